@@ -1,0 +1,84 @@
+//! What a worker tells the operator's side about itself: plain rows, copied when asked for, so that a `SHOW` never takes a lock
+//! that a query needs.
+
+use std::time::{Duration, SystemTime};
+
+use crate::metrics::Stats;
+
+/// One pool as one worker sees it (its shard); the operator's side adds up the rows of all workers with the same key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolRow {
+    /// Name of the database entry.
+    pub database: String,
+    /// Server-side user.
+    pub user: String,
+    /// Logged-in clients that are not waiting, idle ones included.
+    pub cl_active: u64,
+    /// Clients waiting for a server.
+    pub cl_waiting: u64,
+    /// Cancel requests that are being delivered.
+    pub cl_active_cancel_req: u64,
+    /// Cancel requests that wait for a connection.
+    pub cl_waiting_cancel_req: u64,
+    /// Servers linked to a client.
+    pub sv_active: u64,
+    /// Connections that carry a cancel request.
+    pub sv_active_cancel: u64,
+    /// Servers kept back until the cancel requests aimed at them are finished.
+    pub sv_being_canceled: u64,
+    /// Servers ready for use.
+    pub sv_idle: u64,
+    /// Servers idle so long that they are tested before use.
+    pub sv_used: u64,
+    /// Servers running a check or reset query.
+    pub sv_tested: u64,
+    /// Servers connecting or logging in.
+    pub sv_login: u64,
+    /// How long the oldest waiting client has waited; zero for one that has not sent a query yet.
+    pub maxwait: Duration,
+    /// What was counted for this pool so far.
+    pub stats: Stats,
+}
+
+/// One client or server connection: a row of `SHOW CLIENTS` or `SHOW SERVERS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketRow {
+    /// Login user of a client, server-side user of a server.
+    pub user: String,
+    /// Name of the database entry.
+    pub database: String,
+    /// `none`, `logical` or `physical`.
+    pub replication: &'static str,
+    /// The state's word, as PgBouncer has it.
+    pub state: &'static str,
+    /// Remote address; `unix` for a Unix socket.
+    pub addr: String,
+    /// Remote port; the listening port for a Unix socket.
+    pub port: u16,
+    /// Local address; `unix` for a Unix socket.
+    pub local_addr: String,
+    /// Local port.
+    pub local_port: u16,
+    /// When the connection began.
+    pub connect_time: SystemTime,
+    /// When its last request began.
+    pub request_time: SystemTime,
+    /// Time since the start of the current wait; zero when nothing waits.
+    pub wait: Duration,
+    /// The connection will be closed as soon as it is free.
+    pub close_needed: bool,
+    /// Opaque connection number, also the `C-0x…`/`S-0x…` of the log.
+    pub ptr: u64,
+    /// [`SocketRow::ptr`] of the connection it is linked with.
+    pub link: Option<u64>,
+    /// Process id of a Unix socket's peer, or of the server process.
+    pub remote_pid: u32,
+    /// `TLSv1.3/…`, or empty.
+    pub tls: String,
+    /// The connection's last known application_name.
+    pub application_name: String,
+    /// Prepared statements known on this connection.
+    pub prepared_statements: u64,
+    /// Unique over clients and servers, never reused.
+    pub id: u64,
+}

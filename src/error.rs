@@ -1,1 +1,55 @@
-//! (see lib.rs)
+//! Why a connection ends, and what its peer is told: one value from which SQLSTATE, message and log line come.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// SQLSTATE of nearly every error that PgBouncer raises: protocol_violation.
+pub const PROTOCOL_VIOLATION: &str = "08P01";
+/// SQLSTATE query_canceled.
+pub const QUERY_CANCELED: &str = "57014";
+
+/// An error meant for a client: it is shown to the client as FATAL, and logged as `pooler error: …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientError {
+    /// Five characters.
+    pub sqlstate: Cow<'static, str>,
+    /// The message; bytes, since a server's text may be in any encoding.
+    pub text: Cow<'static, [u8]>,
+}
+
+impl ClientError {
+    /// An error of the pooler's own, with PgBouncer's SQLSTATE for everything.
+    pub const fn new(text: &'static str) -> ClientError {
+        ClientError {
+            sqlstate: Cow::Borrowed(PROTOCOL_VIOLATION),
+            text: Cow::Borrowed(text.as_bytes()),
+        }
+    }
+
+    /// As [`ClientError::new`] with a text made at run time.
+    pub fn with(text: impl Into<String>) -> ClientError {
+        ClientError {
+            sqlstate: Cow::Borrowed(PROTOCOL_VIOLATION),
+            text: Cow::Owned(text.into().into_bytes()),
+        }
+    }
+
+    /// A server's error, passed on with its own SQLSTATE; a missing or odd SQLSTATE becomes 08P01.
+    pub fn relayed(sqlstate: Option<&[u8]>, text: &[u8]) -> ClientError {
+        let sqlstate = sqlstate
+            .filter(|code| code.len() == 5 && code.iter().all(u8::is_ascii_alphanumeric))
+            .map(|code| Cow::Owned(String::from_utf8_lossy(code).into_owned()));
+        ClientError {
+            sqlstate: sqlstate.unwrap_or(Cow::Borrowed(PROTOCOL_VIOLATION)),
+            text: Cow::Owned(text.to_vec()),
+        }
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.text))
+    }
+}
+
+impl std::error::Error for ClientError {}

@@ -296,7 +296,7 @@ mod tests {
     fn an_error_has_its_fields_and_length() {
         let mut out = Vec::new();
         error(&mut out, Severity::Fatal, "08P01", b"no\0pe");
-        assert_eq!(out, b"E\0\0\0\x18SFATAL\0C08P01\0Mno\0\0");
+        assert_eq!(out, b"E\0\0\0\x17SFATAL\0C08P01\0Mno\0\0");
     }
 
     #[test]

@@ -1,1 +1,4 @@
-//! (see lib.rs)
+//! (to come)
+pub mod owed;
+pub mod params;
+pub mod prepared;

@@ -1,1 +1,4 @@
-//! (see lib.rs)
+//! (to come)
+pub mod deliver;
+pub mod forward;
+pub mod statements;

@@ -1,1 +1,2 @@
-//! (see lib.rs)
+//! (to come)
+pub mod core;

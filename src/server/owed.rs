@@ -169,6 +169,16 @@ impl<N> Owed<N> {
         self.copy == Copy::In
     }
 
+    /// The note of the request whose reply comes next.
+    pub fn head_note(&self) -> Option<&N> {
+        self.queue.front()?.note.as_ref()
+    }
+
+    /// The notes of all requests that are not answered yet, oldest first.
+    pub fn notes(&self) -> impl Iterator<Item = &N> {
+        self.queue.iter().filter_map(|entry| entry.note.as_ref())
+    }
+
     /// A request has been (or is about to be) written to the server; an absorbed one has been kept from it.
     ///
     /// An absorbed request whose turn is at once, or one that the server is going to skip, is reported to `events` immediately.

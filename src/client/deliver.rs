@@ -1,0 +1,194 @@
+//! From the server to its client: which bytes are the client's, and what they change. Pure.
+
+use std::rc::Rc;
+
+use super::statements::{self, Statements};
+use crate::server::link::ServerLink;
+use crate::server::owed::{Event, Fate, Kind};
+use crate::server::params::{Interner, ParamSet, Tracked};
+use crate::server::prepared::Note;
+use crate::types::TxStatus;
+use crate::wire::frame::{self, HEADER_LEN, Header};
+use crate::wire::splice::Splice;
+use crate::wire::tag::from_server as tag;
+use crate::wire::{build, read};
+
+/// The largest message of a server that is held whole in order to be understood. Longer ones of these kinds pass unread.
+pub const UNDERSTOOD_LEN_MAX: u64 = 64 << 10;
+
+/// What a server did that ends the connection with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerFault {
+    /// A length that no message can have.
+    BadHeader,
+    /// A reply to nothing that was asked.
+    Unexpected(u8),
+}
+
+/// What a walk found besides the bytes to deliver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Transaction status of the last ReadyForQuery that was delivered.
+    pub ready: Option<TxStatus>,
+    /// ReadyForQuery left the server inside a transaction block (statement pooling does not allow it).
+    pub in_block: bool,
+    /// The server wants this many bytes to be there before its message can be understood.
+    pub need: usize,
+}
+
+/// One walk over bytes of a server that is linked with a client.
+pub struct Deliver<'a> {
+    /// The server.
+    pub link: &'a mut ServerLink,
+    /// The client's names for statements.
+    pub statements: &'a mut Statements,
+    /// The client's tracked parameters.
+    pub params: &'a mut Rc<ParamSet>,
+    /// The tracked parameters' names.
+    pub tracked: &'a Tracked,
+    /// The sets in use on this worker.
+    pub interner: &'a mut Interner,
+}
+
+impl Deliver<'_> {
+    /// Walks as far as the bytes go. A rest that was not consumed is the beginning of a message.
+    pub fn run(&mut self, splice: &mut Splice) -> Result<Findings, ServerFault> {
+        let mut findings = Findings::default();
+        loop {
+            self.continue_message(splice);
+            if !self.link.from_server.at_boundary() {
+                return Ok(findings);
+            }
+            let rest = splice.rest();
+            let Some(header) =
+                frame::header(rest, i32::MAX as u32).map_err(|_| ServerFault::BadHeader)?
+            else {
+                return Ok(findings);
+            };
+            if header.total > rest.len() as u64 && must_be_whole(header) {
+                findings.need = header.total as usize;
+                return Ok(findings);
+            }
+            self.message(header, splice, &mut findings)?;
+        }
+    }
+
+    fn continue_message(&mut self, splice: &mut Splice) {
+        let n = self.link.from_server.advance(splice.rest().len());
+        if self.link.swallowing {
+            splice.skip(n)
+        } else {
+            splice.pass(n)
+        }
+    }
+
+    fn message(
+        &mut self,
+        header: Header,
+        splice: &mut Splice,
+        findings: &mut Findings,
+    ) -> Result<(), ServerFault> {
+        let rest = splice.rest();
+        let body = &rest[HEADER_LEN..rest.len().min(header.total as usize)];
+        let whole = body.len() as u64 == header.body_len();
+        let mut fate = Fate::Deliver;
+        match header.tag {
+            tag::PARAMETER_STATUS if whole => self.parameter_status(body),
+            tag::COMMAND_COMPLETE if whole => self.command_complete(body),
+            tag::ERROR_RESPONSE if whole => fate = self.name_clients_statement(body, splice),
+            _ => {}
+        }
+        let status = body.first().copied().unwrap_or(0);
+        let owed = self
+            .link
+            .owed
+            .reply(header.tag, status, &mut self.link.events);
+        let owed = owed.map_err(|unexpected| ServerFault::Unexpected(unexpected.tag))?;
+        self.link.swallowing = owed == Fate::Swallow || fate == Fate::Swallow;
+        if header.tag == tag::READY_FOR_QUERY {
+            findings.in_block |= self.link.owed.status() != TxStatus::Idle;
+            if owed == Fate::Deliver {
+                findings.ready = Some(self.link.owed.status());
+            }
+        }
+        self.link.from_server.begin(header.total, 0);
+        self.continue_message(splice);
+        Ok(())
+    }
+
+    fn parameter_status(&mut self, body: &[u8]) {
+        let Some((name, value)) = read::parameter_status(body) else {
+            return;
+        };
+        let Some(index) = self.tracked.index(name) else {
+            return;
+        };
+        self.link.reported |= 1 << index;
+        self.link.params = self.interner.with(&self.link.params, index, value);
+        *self.params = self.interner.with(self.params, index, value);
+    }
+
+    fn command_complete(&mut self, body: &[u8]) {
+        if matches!(body, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
+            statements::forget_all(self.statements, self.link);
+        }
+    }
+
+    /// An error about a statement's name that is already taken speaks of the pooler's name: the client shall read its own.
+    fn name_clients_statement(&mut self, body: &[u8], splice: &mut Splice) -> Fate {
+        let Some(Note::Duplicate { name, statement }) = self.link.owed.head_note() else {
+            return Fate::Deliver;
+        };
+        let body = replace(body, &statement.name, name);
+        build::message(splice.insert(), tag::ERROR_RESPONSE, |out| {
+            out.extend_from_slice(&body)
+        });
+        Fate::Swallow
+    }
+}
+
+/// Acts upon what became of requests, between two messages: answers of absorbed requests are appended to `out`.
+pub fn settle(link: &mut ServerLink, names: &mut Statements, out: &mut Vec<u8>) {
+    let mut events = std::mem::take(&mut link.events);
+    for event in events.drain(..) {
+        if let Event::Answer(kind, _) = &event {
+            answer(*kind, out);
+        }
+        statements::settle(&event, Some(names), link);
+    }
+    link.events = events;
+}
+
+/// Appends the reply to a request that the pooler answers itself.
+fn answer(kind: Kind, out: &mut Vec<u8>) {
+    match kind {
+        Kind::Close => build::bare(out, tag::CLOSE_COMPLETE),
+        _ => build::bare(out, tag::PARSE_COMPLETE),
+    }
+}
+
+/// Small messages that are understood, and so have to be whole.
+fn must_be_whole(header: Header) -> bool {
+    match header.tag {
+        tag::READY_FOR_QUERY => true,
+        tag::PARAMETER_STATUS | tag::COMMAND_COMPLETE | tag::ERROR_RESPONSE => {
+            header.total <= UNDERSTOOD_LEN_MAX
+        }
+        _ => false,
+    }
+}
+
+fn replace(text: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest
+        .windows(what.len().max(1))
+        .position(|window| window == what)
+    {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(with);
+        rest = &rest[at + what.len()..];
+    }
+    out.extend_from_slice(rest);
+    out
+}

@@ -1,0 +1,143 @@
+//! From the client to its server: which bytes go out, and what the server owes for them. Pure.
+
+use super::statements::{Counts, Rewriter, Statements, Step, may_drop_statements};
+use crate::error::ClientError;
+use crate::server::link::ServerLink;
+use crate::server::owed::{Kind, Origin};
+use crate::server::prepared::{Note, StatementCache};
+use crate::wire::frame::{self, HEADER_LEN, Header};
+use crate::wire::splice::Splice;
+use crate::wire::tag::from_client as tag;
+
+/// What the walk over a client's bytes depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Named statements are rewritten: transaction or statement pooling with `max_prepared_statements` above zero.
+    pub rewrite: bool,
+    /// `max_prepared_statements`
+    pub max_prepared: usize,
+    /// `max_packet_size`
+    pub max_packet_size: u32,
+    /// `disable_pqexec`
+    pub refuse_simple: bool,
+}
+
+/// Why a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Everything that can be decided has been; a rest that was not consumed is the beginning of a message.
+    Input,
+    /// The message at the cursor can't be decided before this many bytes of it are there.
+    NeedBytes(usize),
+    /// The client says good-bye.
+    Terminate,
+}
+
+/// One walk over bytes of a client that is linked with a server.
+pub struct Forward<'a> {
+    /// What it depends on.
+    pub rules: Rules,
+    /// The client's names for statements.
+    pub statements: &'a mut Statements,
+    /// The server.
+    pub link: &'a mut ServerLink,
+    /// All statements in use.
+    pub cache: &'a StatementCache,
+    /// What was counted.
+    pub counts: &'a mut Counts,
+}
+
+impl Forward<'_> {
+    /// Walks as far as the bytes go.
+    pub fn run(&mut self, splice: &mut Splice) -> Result<Stop, ClientError> {
+        loop {
+            splice.pass(self.link.to_server.advance(splice.rest().len()));
+            if !self.link.to_server.at_boundary() {
+                return Ok(Stop::Input);
+            }
+            let header = match frame::header(splice.rest(), self.rules.max_packet_size) {
+                Ok(Some(header)) => header,
+                Ok(None) => return Ok(Stop::Input),
+                Err(_) => return Err(bad_header(splice.rest())),
+            };
+            if header.tag == tag::TERMINATE {
+                return Ok(Stop::Terminate);
+            }
+            if let Step::NeedBytes(n) = self.message(header, splice)? {
+                return Ok(Stop::NeedBytes(n));
+            }
+        }
+    }
+
+    fn message(&mut self, header: Header, splice: &mut Splice) -> Result<Step, ClientError> {
+        let kind = match header.tag {
+            tag::QUERY => return self.query(header, splice),
+            tag::PARSE if self.rules.rewrite => return self.rewriter().parse(header.total, splice),
+            tag::BIND if self.rules.rewrite => return self.rewriter().bind(header.total, splice),
+            tag::DESCRIBE if self.rules.rewrite => {
+                return self
+                    .rewriter()
+                    .describe_or_close(Kind::Describe, header.total, splice);
+            }
+            tag::CLOSE if self.rules.rewrite => {
+                return self
+                    .rewriter()
+                    .describe_or_close(Kind::Close, header.total, splice);
+            }
+            tag::PARSE => Some(Kind::Parse),
+            tag::BIND => Some(Kind::Bind),
+            tag::DESCRIBE => Some(Kind::Describe),
+            tag::CLOSE => Some(Kind::Close),
+            tag::EXECUTE => Some(Kind::Execute),
+            tag::SYNC => Some(Kind::Sync),
+            tag::FUNCTION_CALL => Some(Kind::FunctionCall),
+            tag::COPY_DONE | tag::COPY_FAIL => Some(Kind::CopyEnd),
+            tag::COPY_DATA | tag::FLUSH => None,
+            _ => return Err(ClientError::new("unknown pkt")),
+        };
+        if let Some(kind) = kind {
+            self.link.sent(kind, Origin::Client, None);
+        }
+        self.pass(header.total, splice);
+        Ok(Step::Done)
+    }
+
+    fn query(&mut self, header: Header, splice: &mut Splice) -> Result<Step, ClientError> {
+        if self.rules.refuse_simple {
+            return Err(ClientError::new("PQexec disallowed"));
+        }
+        let watched =
+            self.rules.rewrite && !(self.link.prepared.is_empty() && self.statements.is_empty());
+        let note =
+            (watched && may_drop_statements(&splice.rest()[HEADER_LEN..])).then_some(Note::Suspect);
+        self.link.prepared_suspect(note.is_some());
+        self.link.owed.sent(Kind::Query, Origin::Client, note);
+        self.pass(header.total, splice);
+        Ok(Step::Done)
+    }
+
+    fn pass(&mut self, total: u64, splice: &mut Splice) {
+        splice.pass(self.link.to_server.begin(total, splice.rest().len()));
+    }
+
+    fn rewriter(&mut self) -> Rewriter<'_> {
+        Rewriter {
+            statements: self.statements,
+            link: self.link,
+            cache: self.cache,
+            max: self.rules.max_prepared,
+            counts: self.counts,
+        }
+    }
+}
+
+/// PgBouncer shows the first bytes of a packet whose header makes no sense.
+pub fn bad_header(bytes: &[u8]) -> ClientError {
+    const SHOWN: usize = 8;
+    let hex: String = bytes
+        .iter()
+        .take(SHOWN)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    ClientError::with(format!("bad packet header: '{hex}'"))
+}

@@ -111,7 +111,7 @@ impl Forward<'_> {
         let note =
             (watched && may_drop_statements(&splice.rest()[HEADER_LEN..])).then_some(Note::Suspect);
         self.link.prepared_suspect(note.is_some());
-        self.link.owed.sent(Kind::Query, Origin::Client, note);
+        self.link.sent(Kind::Query, Origin::Client, note);
         self.pass(header.total, splice);
         Ok(Step::Done)
     }

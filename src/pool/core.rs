@@ -117,7 +117,7 @@ pub struct PoolCore<S, W> {
     last_lifetime_close: Option<Instant>,
 }
 
-impl<S: Member, W: Copy + PartialEq> PoolCore<S, W> {
+impl<S: Member, W: PartialEq> PoolCore<S, W> {
     /// An empty shard.
     pub fn new(rules: CoreRules, epoch: u64, paused: bool) -> Self {
         PoolCore {
@@ -180,8 +180,8 @@ impl<S: Member, W: Copy + PartialEq> PoolCore<S, W> {
     }
 
     /// The waiting clients, in order.
-    pub fn waiters(&self) -> impl Iterator<Item = W> + '_ {
-        self.waiters.iter().map(|waiter| waiter.who)
+    pub fn waiters(&self) -> impl Iterator<Item = &W> {
+        self.waiters.iter().map(|waiter| &waiter.who)
     }
 
     /// The generation that servers have to be of.

@@ -120,6 +120,10 @@ impl CleanText {
 
 impl fmt::Write for CleanText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        // Nearly all text is plain, and is found to be so many bytes at a time.
+        if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return self.push_clean(text);
+        }
         let mut rest = text;
         while let Some((at, control)) = rest.char_indices().find(|(_, c)| c.is_control()) {
             self.push_clean(&rest[..at])?;

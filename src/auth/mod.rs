@@ -1,1 +1,33 @@
-//! (see lib.rs)
+//! Proofs: who a client is, and how we show a server who we are.
+//!
+//! Everything here is a function of bytes that came in and secrets that are known: no sockets, no `await`, no clock, no
+//! pools, no settings. Callers frame the messages, look users up and choose when to run the slow parts (a SCRAM
+//! derivation takes milliseconds, see [`scram`]).
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`secret`] | one stored secret: nothing, plain, md5 or SCRAM |
+//! | [`user`] | a name with its secret, and what was derived from it |
+//! | [`file`](mod@file) | `auth_file`: text to users |
+//! | [`method`] | which exchange a client meets |
+//! | [`cleartext`], [`md5`], [`scram`] | the exchanges |
+//! | [`server_login`] | our own login at a server, from its first request to its OK |
+//! | [`text`] | the words that clients see |
+//!
+//! Two rules hold in every file: an empty secret matches nothing, and secrets are compared in constant time.
+
+pub mod cleartext;
+pub mod file;
+pub mod md5;
+pub mod method;
+pub mod scram;
+pub mod secret;
+pub mod server_login;
+pub mod text;
+pub mod user;
+
+pub use file::{AuthFile, FileProblem};
+pub use method::{Exchange, Method};
+pub use secret::Secret;
+pub use server_login::{LoginError, ServerLogin, Step};
+pub use user::User;

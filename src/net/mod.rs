@@ -1,1 +1,34 @@
-//! (see lib.rs)
+//! Sockets: listening, dialling, TLS, and streams that can move from one runtime to another.
+//!
+//! What is here carries bytes. It has not heard of PostgreSQL's messages (those are `wire`'s), of
+//! pools or of clients, and it reads no settings: callers translate them into [`options::TcpOptions`],
+//! [`listen::ListenOptions`] and [`tls::TlsSettings`].
+//!
+//! | file | what |
+//! |---|---|
+//! | [`stream`] | [`Stream`], the one connected byte stream, and [`DetachedStream`], the same between two runtimes |
+//! | `socket` | the kernel socket below it |
+//! | [`listen`], [`unix`] | TCP listeners; Unix ones with their directory, mode and lock file |
+//! | [`mod@dial`] | outgoing connections, host names |
+//! | [`tls`] | certificates, modes, handshakes |
+//! | [`buffer`] | output that a slow peer has not taken yet |
+//! | [`options`] | TCP socket options |
+
+pub mod buffer;
+pub mod dial;
+pub mod listen;
+pub mod options;
+mod socket;
+pub mod stream;
+pub mod tls;
+pub mod unix;
+
+#[cfg(test)]
+mod testing;
+
+pub use buffer::Backlog;
+pub use dial::{Target, dial, dial_addr, dial_unix, resolve};
+pub use listen::{AcceptError, Bound, BoundListener, ListenError, ListenOptions, Listener};
+pub use options::TcpOptions;
+pub use stream::{DetachedStream, PeerAddr, Readable, Stream};
+pub use unix::{SocketPath, UnixOptions};

@@ -1,0 +1,213 @@
+//! Opening connections: to an address, to a host name, to a Unix socket.
+//!
+//! No TLS (see [`super::tls`]), no login, no choice between hosts and no cache of names: who wants to
+//! go round-robin over addresses calls [`resolve`] and [`dial_addr`] itself.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::{TcpSocket, UnixStream};
+use tokio::time::sleep;
+
+use super::options::TcpOptions;
+use super::stream::Stream;
+use super::unix::SocketPath;
+
+/// Where to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A host name or an address literal (IPv6 without brackets), and a port.
+    Tcp {
+        /// Name, IPv4 or IPv6 address.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// A Unix socket, in the file system or in the abstract name space.
+    Unix {
+        /// The socket's own path, not its directory: see [`SocketPath::new`].
+        path: SocketPath,
+    },
+}
+
+/// Connects to `target`, trying all addresses of a name in the resolver's order, within `timeout` altogether.
+///
+/// # Errors
+/// `TimedOut`; the name's look-up; otherwise the last address' error.
+pub async fn dial(target: &Target, options: &TcpOptions, timeout: Duration) -> io::Result<Stream> {
+    let attempt = async {
+        match target {
+            Target::Tcp { host, port } => connect_any(&resolve(host, *port).await?, options).await,
+            Target::Unix { path } => connect_unix(path).await,
+        }
+    };
+    within(timeout, attempt).await
+}
+
+/// Connects to one address within `timeout`.
+///
+/// # Errors
+/// `TimedOut`, or the system's.
+pub async fn dial_addr(
+    addr: SocketAddr,
+    options: &TcpOptions,
+    timeout: Duration,
+) -> io::Result<Stream> {
+    within(timeout, connect_tcp(addr, options)).await
+}
+
+/// Connects to a Unix socket within `timeout`.
+///
+/// # Errors
+/// `TimedOut` (also when the listener's queue stays full), or the system's.
+pub async fn dial_unix(path: &SocketPath, timeout: Duration) -> io::Result<Stream> {
+    within(timeout, connect_unix(path)).await
+}
+
+/// All addresses of `host`, in the system resolver's order; a literal address is itself and is not looked up.
+///
+/// # Errors
+/// The look-up failed, or gave nothing (`NotFound`).
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let addrs: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+    if addrs.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("no address for host {host}"),
+        ));
+    }
+    Ok(addrs)
+}
+
+/// How soon to try again when a Unix listener's queue is full. Its kernel tells at once instead of waiting.
+const UNIX_QUEUE_RETRY: Duration = Duration::from_millis(10);
+
+async fn within<T>(
+    timeout: Duration,
+    attempt: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    match tokio::time::timeout(timeout, attempt).await {
+        Ok(done) => done,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connect timeout")),
+    }
+}
+
+async fn connect_any(addrs: &[SocketAddr], options: &TcpOptions) -> io::Result<Stream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for addr in addrs {
+        match connect_tcp(*addr, options).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+async fn connect_tcp(addr: SocketAddr, options: &TcpOptions) -> io::Result<Stream> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // Before connecting: buffer sizes take part in the TCP handshake.
+    options.apply(SockRef::from(&socket))?;
+    let stream = TcpSocket::from_std_stream(socket.into())
+        .connect(addr)
+        .await?;
+    Ok(Stream::from(stream))
+}
+
+async fn connect_unix(path: &SocketPath) -> io::Result<Stream> {
+    loop {
+        match UnixStream::connect(path.for_kernel()).await {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => sleep(UNIX_QUEUE_RETRY).await,
+            Err(e) => return Err(e),
+            Ok(stream) => return Ok(Stream::from(stream)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::stream::{PeerAddr, Readable};
+    use tokio::net::TcpListener;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_name_and_a_literal_both_arrive() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        for host in ["127.0.0.1", "localhost"] {
+            let target = Target::Tcp {
+                host: host.into(),
+                port: addr.port(),
+            };
+            let mut near = dial(&target, &TcpOptions::default(), SOON).await.unwrap();
+            let (far, _) = listener.accept().await.unwrap();
+            assert_eq!(near.peer_addr().unwrap(), PeerAddr::Tcp(addr));
+            assert_eq!(near.local_addr().unwrap(), Some(far.peer_addr().unwrap()));
+            drop(far);
+            assert_eq!(near.readable().await.unwrap(), Readable::Eof);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_port_is_refused_and_the_next_address_is_tried() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let live = listener.local_addr().unwrap();
+        let dead = {
+            let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            gone.local_addr().unwrap()
+        };
+        let options = TcpOptions::default();
+        let refused = dial_addr(dead, &options, SOON).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let stream = connect_any(&[dead, live], &options).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), PeerAddr::Tcp(live));
+    }
+
+    #[tokio::test]
+    async fn resolve_keeps_literals_and_reports_unknown_names() {
+        let v6 = resolve("::1", 5432).await.unwrap();
+        assert_eq!(v6, ["[::1]:5432".parse().unwrap()]);
+        assert!(resolve("no-such-host.invalid", 1).await.is_err());
+        assert!(resolve("", 1).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_full_unix_queue_is_waited_for_until_the_timeout() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = SocketPath::new(dir.path().to_str().unwrap(), 5432);
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket
+            .bind(&socket2::SockAddr::unix(path.for_kernel()).unwrap())
+            .unwrap();
+        socket.listen(0).unwrap();
+        let first = dial_unix(&path, SOON).await.unwrap();
+        assert!(matches!(
+            first.peer_addr().unwrap(),
+            PeerAddr::Unix { uid, .. } if uid == nix::unistd::getuid().as_raw()
+        ));
+        let timed_out = dial_unix(&path, Duration::from_millis(50)).await;
+        assert_eq!(timed_out.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let (accepted, connected) = tokio::join!(
+            tokio::task::spawn_blocking(move || (socket.accept().unwrap(), socket)),
+            dial_unix(&path, SOON)
+        );
+        connected.unwrap();
+        drop(accepted);
+        drop(first);
+    }
+
+    #[tokio::test]
+    async fn a_silent_peer_ends_in_a_timeout() {
+        let never = std::future::pending::<io::Result<()>>();
+        let error = within(Duration::from_millis(1), never).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), "connect timeout");
+    }
+}

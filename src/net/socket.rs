@@ -1,0 +1,264 @@
+//! One kernel socket, TCP or Unix, that can leave the reactor of one tokio runtime and enter another's.
+//!
+//! [`Movable`] is what sits at the bottom of every [`Stream`](super::stream::Stream), also below TLS. It
+//! reads and writes with one system call each and keeps no bytes of its own, so nothing can be lost
+//! when it moves. Higher layers use [`Stream`](super::stream::Stream), not this.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerAddr {
+    /// A TCP peer.
+    Tcp(SocketAddr),
+    /// A process on this machine, as the kernel reports it (`SO_PEERCRED`).
+    Unix {
+        /// Its process id; absent where the system does not tell.
+        pid: Option<i32>,
+        /// Its effective user id when it connected.
+        uid: u32,
+    },
+}
+
+impl PeerAddr {
+    /// Is this a connection over a Unix socket?
+    pub fn is_unix(&self) -> bool {
+        matches!(self, PeerAddr::Unix { .. })
+    }
+}
+
+/// `127.0.0.1:5432`, `[::1]:5432`, `unix(1234)` or `unix`, as in PgBouncer's log lines.
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerAddr::Tcp(addr) => write!(f, "{addr}"),
+            PeerAddr::Unix { pid: Some(pid), .. } => write!(f, "unix({pid})"),
+            PeerAddr::Unix { pid: None, .. } => f.write_str("unix"),
+        }
+    }
+}
+
+/// A non-blocking socket, registered with the reactor of the current runtime or parked between two.
+#[derive(Debug)]
+pub(super) enum Movable {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    /// Belongs to no reactor. Reading and writing fail.
+    Parked(Parked),
+}
+
+/// A socket without a reactor.
+#[derive(Debug)]
+pub(super) enum Parked {
+    Tcp(std::net::TcpStream),
+    Unix(StdUnixStream),
+    /// A move has failed half-way; the socket is gone.
+    Lost,
+}
+
+/// Runs `$body` on whichever tokio socket is inside; a parked one is an error of kind `NotConnected`.
+macro_rules! on_live {
+    ($self:expr, $socket:ident => $body:expr, else $parked:expr) => {
+        match $self {
+            Movable::Tcp($socket) => $body,
+            Movable::Unix($socket) => $body,
+            Movable::Parked(_) => $parked,
+        }
+    };
+}
+
+fn not_attached() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotConnected,
+        "socket is attached to no runtime",
+    )
+}
+
+impl Movable {
+    /// Leaves the reactor that it is registered with. Must run where that runtime is still alive.
+    pub(super) fn park(&mut self) -> io::Result<()> {
+        let parked = match mem::replace(self, Movable::Parked(Parked::Lost)) {
+            Movable::Tcp(socket) => Parked::Tcp(socket.into_std()?),
+            Movable::Unix(socket) => Parked::Unix(socket.into_std()?),
+            Movable::Parked(parked) => parked,
+        };
+        *self = Movable::Parked(parked);
+        Ok(())
+    }
+
+    /// Enters the reactor of the runtime it is called in. The reactor then reports anew whatever is
+    /// already waiting in the kernel, so no readiness is missed.
+    pub(super) fn unpark(&mut self) -> io::Result<()> {
+        *self = match mem::replace(self, Movable::Parked(Parked::Lost)) {
+            Movable::Parked(Parked::Tcp(socket)) => Movable::Tcp(TcpStream::from_std(socket)?),
+            Movable::Parked(Parked::Unix(socket)) => Movable::Unix(UnixStream::from_std(socket)?),
+            Movable::Parked(Parked::Lost) => return Err(not_attached()),
+            live => live,
+        };
+        Ok(())
+    }
+
+    /// Looks at the next byte without taking it: `None` at the end of the stream.
+    ///
+    /// Costs no system call as long as the reactor has seen nothing.
+    pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
+        loop {
+            ready!(
+                on_live!(self, s => s.poll_read_ready(cx), else Poll::Ready(Err(not_attached())))
+            )?;
+            // `try_io` forgets the readiness when there is nothing after all, as happens after a read
+            // that exactly emptied the kernel's buffer. Then the next round registers the waker.
+            let peeked = on_live!(
+                self,
+                s => s.try_io(Interest::READABLE, || peek_now(s.as_fd())),
+                else Err(not_attached())
+            );
+            match peeked {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Asks the kernel, not the reactor, whether a byte is waiting. The end of the stream is no byte.
+    pub(super) fn byte_waiting(&self) -> io::Result<bool> {
+        let peeked = on_live!(self, s => peek_now(s.as_fd()), else Err(not_attached()));
+        match peeked {
+            Ok(byte) => Ok(byte.is_some()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(super) fn peer_addr(&self) -> io::Result<PeerAddr> {
+        match self {
+            Movable::Tcp(socket) => Ok(PeerAddr::Tcp(socket.peer_addr()?)),
+            Movable::Unix(socket) => unix_peer(socket),
+            Movable::Parked(_) => Err(not_attached()),
+        }
+    }
+
+    /// The own address; `None` for Unix sockets.
+    pub(super) fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        match self {
+            Movable::Tcp(socket) => socket.local_addr().map(Some),
+            Movable::Unix(_) => Ok(None),
+            Movable::Parked(_) => Err(not_attached()),
+        }
+    }
+
+    pub(super) fn is_unix(&self) -> bool {
+        matches!(self, Movable::Unix(_) | Movable::Parked(Parked::Unix(_)))
+    }
+}
+
+/// Who connected to, or accepted, this Unix socket.
+pub(super) fn unix_peer(socket: &UnixStream) -> io::Result<PeerAddr> {
+    let credentials = socket.peer_cred()?;
+    Ok(PeerAddr::Unix {
+        pid: credentials.pid(),
+        uid: credentials.uid(),
+    })
+}
+
+fn peek_now(fd: BorrowedFd<'_>) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let count = recv(fd.as_raw_fd(), &mut byte, flags)?;
+    Ok((count > 0).then_some(byte[0]))
+}
+
+impl AsyncRead for Movable {
+    #[inline]
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        on_live!(self.get_mut(), s => Pin::new(s).poll_read(cx, buf), else Poll::Ready(Err(not_attached())))
+    }
+}
+
+impl AsyncWrite for Movable {
+    #[inline]
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        on_live!(self.get_mut(), s => Pin::new(s).poll_write(cx, buf), else Poll::Ready(Err(not_attached())))
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_live!(self.get_mut(), s => Pin::new(s).poll_write_vectored(cx, bufs), else Poll::Ready(Err(not_attached())))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The kernel is the only buffer below us.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_live!(self.get_mut(), s => Pin::new(s).poll_shutdown(cx), else Poll::Ready(Err(not_attached())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_print_as_in_log_lines() {
+        let v4 = PeerAddr::Tcp("127.0.0.1:6432".parse().unwrap());
+        let v6 = PeerAddr::Tcp("[::1]:6432".parse().unwrap());
+        assert_eq!(v4.to_string(), "127.0.0.1:6432");
+        assert_eq!(v6.to_string(), "[::1]:6432");
+        let known = PeerAddr::Unix {
+            pid: Some(77),
+            uid: 5,
+        };
+        assert_eq!(known.to_string(), "unix(77)");
+        let unknown = PeerAddr::Unix { pid: None, uid: 5 };
+        assert_eq!(unknown.to_string(), "unix");
+    }
+
+    #[tokio::test]
+    async fn a_parked_socket_refuses_traffic_and_comes_back() {
+        let (a, mut b) = UnixStream::pair().unwrap();
+        let mut movable = Movable::Unix(a);
+        movable.park().unwrap();
+        movable.park().unwrap();
+        assert!(movable.is_unix());
+        assert_eq!(
+            movable.byte_waiting().unwrap_err().kind(),
+            io::ErrorKind::NotConnected
+        );
+        movable.unpark().unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut b, b"x")
+            .await
+            .unwrap();
+        assert!(movable.byte_waiting().unwrap());
+    }
+}

@@ -1,5 +1,8 @@
 //! pgweir, a connection pooler for PostgreSQL.
 
+/// The PgBouncer version whose behaviour is followed, as `SHOW VERSION` and the login tell it.
+pub const COMPATIBLE_VERSION: &str = "1.26.1";
+
 pub mod admin;
 pub mod app;
 pub mod auth;

@@ -45,7 +45,9 @@ impl Tally {
     fn try_take(&self, allowance: usize) -> bool {
         let limit = self.limit.load(SeqCst);
         let room = |count: usize| limit == 0 || count < limit + allowance;
-        self.count.try_update(SeqCst, SeqCst, |count| room(count).then_some(count + 1)).is_ok()
+        self.count
+            .try_update(SeqCst, SeqCst, |count| room(count).then_some(count + 1))
+            .is_ok()
     }
 
     fn give_back(&self, poke: &Poke) {
@@ -209,7 +211,11 @@ impl PoolShare {
     }
 
     fn try_take(self: &Arc<Self>, reserve: bool) -> Result<Slot, Denied> {
-        let allowance = if reserve { self.reserve.load(SeqCst) as usize } else { 0 };
+        let allowance = if reserve {
+            self.reserve.load(SeqCst) as usize
+        } else {
+            0
+        };
         if !self.servers.try_take(allowance) {
             return Err(Denied::Pool);
         }
@@ -222,7 +228,9 @@ impl PoolShare {
             self.servers.give_back(&self.poke);
             return Err(Denied::User);
         }
-        Ok(Slot { share: self.clone() })
+        Ok(Slot {
+            share: self.clone(),
+        })
     }
 
     /// Server connections of the pool, those being opened included.
@@ -242,15 +250,29 @@ impl PoolShare {
 
     /// Counts a client as belonging to the worker that has fewest of this pool.
     pub fn seat(self: &Arc<Self>) -> (WorkerId, Seat) {
-        let fewest = self.faces.iter().enumerate().min_by_key(|(_, face)| face.clients.load(SeqCst));
+        let fewest = self
+            .faces
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, face)| face.clients.load(SeqCst));
         let worker = fewest.map_or(0, |(worker, _)| worker);
         self.faces[worker].clients.fetch_add(1, SeqCst);
-        (worker, Seat { share: self.clone(), worker })
+        (
+            worker,
+            Seat {
+                share: self.clone(),
+                worker,
+            },
+        )
     }
 
     /// The other worker whose client has waited longest, and since when.
     pub fn hungriest_other(&self, worker: WorkerId) -> Option<(WorkerId, Instant)> {
-        let others = self.faces.iter().enumerate().filter(|(other, _)| *other != worker);
+        let others = self
+            .faces
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != worker);
         let waiting = others.map(|(other, face)| (face.waiting_since.load(SeqCst), other));
         let (stamp, other) = waiting.filter(|(stamp, _)| *stamp != 0).min()?;
         Some((other, self.start + Duration::from_micros(stamp - 1)))
@@ -258,8 +280,14 @@ impl PoolShare {
 
     /// Another worker with a server at rest.
     pub fn richest_other(&self, worker: WorkerId) -> Option<WorkerId> {
-        let others = self.faces.iter().enumerate().filter(|(other, face)| *other != worker && face.idle() > 0);
-        others.max_by_key(|(_, face)| face.idle()).map(|(other, _)| other)
+        let others = self
+            .faces
+            .iter()
+            .enumerate()
+            .filter(|(other, face)| *other != worker && face.idle() > 0);
+        others
+            .max_by_key(|(_, face)| face.idle())
+            .map(|(other, _)| other)
     }
 
     /// Time since the start of the process' clock, as [`Face::show_waiting`] wants it.
@@ -277,7 +305,9 @@ impl PoolShare {
             return None;
         }
         self.dialing.fetch_add(1, SeqCst);
-        Some(Attempt { share: self.clone() })
+        Some(Attempt {
+            share: self.clone(),
+        })
     }
 
     /// When the next attempt may begin, if the last one failed.
@@ -300,8 +330,13 @@ impl PoolShare {
     pub fn failing(&self, now: Instant, retry: Duration) -> Option<ClientError> {
         let attempts = self.attempts.lock();
         let (failed, error) = attempts.failed.as_ref()?;
-        let without_servers = self.servers.count() <= self.dialing.load(SeqCst);
-        (without_servers && now.saturating_duration_since(*failed) < retry).then(|| error.clone())
+        (!self.has_servers() && now.saturating_duration_since(*failed) < retry)
+            .then(|| error.clone())
+    }
+
+    /// True if a server is connected, not counting those being opened.
+    pub fn has_servers(&self) -> bool {
+        self.servers.count() > self.dialing.load(SeqCst)
     }
 
     /// What clients are greeted with, if a server has told it.
@@ -343,8 +378,16 @@ impl PoolShare {
     pub fn set_limits(&self, settings: &PoolSettings) {
         self.servers.set_limit(settings.pool_size as usize);
         let usable = !settings.reserve_pool_timeout.is_zero();
-        self.reserve.store(if usable { settings.reserve_pool_size } else { 0 }, SeqCst);
-        self.database.set_limit(settings.max_db_connections as usize);
+        self.reserve.store(
+            if usable {
+                settings.reserve_pool_size
+            } else {
+                0
+            },
+            SeqCst,
+        );
+        self.database
+            .set_limit(settings.max_db_connections as usize);
         self.user.set_limit(settings.max_user_connections as usize);
     }
 
@@ -395,7 +438,11 @@ impl Budget {
             key: key.clone(),
             servers: Tally::default(),
             reserve: AtomicU32::new(0),
-            database: known.databases.entry(key.database.clone()).or_default().clone(),
+            database: known
+                .databases
+                .entry(key.database.clone())
+                .or_default()
+                .clone(),
             user: known.users.entry(key.user.clone()).or_default().clone(),
             cancels: AtomicUsize::new(0),
             faces: (0..self.workers).map(|_| Face::default()).collect(),
@@ -426,6 +473,9 @@ impl Budget {
     pub fn servers_of(&self, database: &str, user: &str) -> (usize, usize) {
         let known = self.known.lock();
         let count = |tally: Option<&Arc<Tally>>| tally.map_or(0, |tally| tally.count());
-        (count(known.databases.get(database)), count(known.users.get(user)))
+        (
+            count(known.databases.get(database)),
+            count(known.users.get(user)),
+        )
     }
 }

@@ -209,8 +209,8 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
     }
 
     /// A client does not wait any more; false if it didn't.
-    pub fn leave(&mut self, who: W) -> bool {
-        let at = self.waiters.iter().position(|waiter| waiter.who == who);
+    pub fn leave(&mut self, who: &W) -> bool {
+        let at = self.waiters.iter().position(|waiter| waiter.who == *who);
         at.and_then(|at| self.waiters.remove(at)).is_some()
     }
 
@@ -223,6 +223,11 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
     pub fn checkin(&mut self, server: S, now: Instant) -> Placed<S, W> {
         self.lent -= 1;
         self.place(server, now, true)
+    }
+
+    /// A server that was never here is on loan at once: one that a client has to itself.
+    pub fn lend_new(&mut self) {
+        self.lent += 1;
     }
 
     /// A server on loan will not come back: it is closed, or goes to another shard.
@@ -381,6 +386,12 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         } else {
             Vec::new()
         }
+    }
+
+    /// Every resting server, and whether it has to be tested before use.
+    pub fn resting(&self) -> impl Iterator<Item = (&S, bool)> {
+        let idle = self.idle.iter().map(|resting| (&resting.server, false));
+        idle.chain(self.used.iter().map(|resting| (&resting.server, true)))
     }
 
     /// Every resting server, taken out.

@@ -1,2 +1,11 @@
-//! (to come)
+//! Who gets which server, and when.
+//!
+//! [`core`] decides, pure; [`budget`] is the only state that workers share; [`shard`] is one worker's part of a pool with real
+//! servers in it; a client holds a [`lease`] or waits with a [`ticket`]; [`recipe`] says how servers are connected.
+
+pub mod budget;
 pub mod core;
+pub mod lease;
+pub mod recipe;
+pub mod shard;
+pub mod ticket;

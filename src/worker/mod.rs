@@ -1,3 +1,477 @@
-//! (see lib.rs)
+//! A thread that is a small, complete pooler: its runtime, its clients, its shards of the pools.
+//!
+//! Nothing in a worker is locked. It is told things by [`mail`], looks at the clock in [`Worker::tick`], and tells about itself in
+//! rows ([`report`]). What workers share is the budget of `pool`, and nothing else.
 
+pub mod mail;
 pub mod report;
+mod rows;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::client::card::{CardFacts, ClientCard, Order};
+use crate::client::farewell::farewell;
+use crate::client::session::{self, Ending, Parts, Scratch, Session};
+use crate::config::PoolSettings;
+use crate::error::ClientError;
+use crate::pool::budget::{Denied, PoolShare, Seat};
+use crate::pool::core::Reason;
+use crate::pool::recipe::{Blueprint, Recipe};
+use crate::pool::shard::{self, PoolMail, Post, Shard};
+use crate::server::conn::ParamSpace;
+use crate::server::params::{Interner, Tracked};
+use crate::server::prepared::StatementCache;
+use crate::types::{ConnId, PoolKey, WorkerId};
+use mail::{
+    CancelAim, CancelAnswer, CancelGuard, Control, Mail, Newcomer, Scope, in_scope, pool_of,
+};
+
+/// How often the clock is looked at for timeouts, ages and minimum sizes; the same as PgBouncer's.
+pub const TICK: Duration = Duration::from_millis(333);
+/// How many ticks pass between two sweeps of what nobody uses any more.
+const TICKS_PER_SWEEP: u32 = 90;
+
+/// What a new worker needs.
+pub struct Outfit {
+    /// Its number.
+    pub id: WorkerId,
+    /// How many there are.
+    pub workers: usize,
+    /// The way to all of them.
+    pub post: Post,
+    /// The runtime on which logins run.
+    pub logins: tokio::runtime::Handle,
+    /// Names of the tracked parameters.
+    pub tracked: Arc<Tracked>,
+    /// All prepared statements in use.
+    pub cache: Arc<StatementCache>,
+    /// The configuration.
+    pub blueprint: Arc<Blueprint>,
+}
+
+/// Runs a worker on this thread until it is told to stop.
+pub fn run(outfit: Outfit, mail: mpsc::UnboundedReceiver<Mail>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = LocalSet::new();
+    let worker = Worker::new(outfit);
+    runtime.block_on(local.run_until(worker.serve(mail)));
+    Ok(())
+}
+
+struct Worker {
+    around: Rc<shard::Surroundings>,
+    sessions: Rc<session::Surroundings>,
+    shards: RefCell<HashMap<PoolKey, Rc<Shard>>>,
+    roster: Roster,
+    blueprint: RefCell<Arc<Blueprint>>,
+    /// Databases paused one by one; `None` stands for all.
+    paused: RefCell<Vec<Scope>>,
+    ticks: Cell<u32>,
+}
+
+/// The clients of a worker, and the pool of each.
+type Roster = Rc<RefCell<HashMap<ConnId, (Rc<ClientCard>, Rc<Shard>)>>>;
+
+/// A client's entry in the roster; takes itself out.
+struct Entry {
+    roster: Roster,
+    id: ConnId,
+    shard: Rc<Shard>,
+    _seat: Seat,
+    _guards: Box<dyn std::any::Any + Send>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.roster.borrow_mut().remove(&self.id);
+        self.shard.clients.set(self.shard.clients.get() - 1);
+    }
+}
+
+impl Worker {
+    fn new(outfit: Outfit) -> Rc<Worker> {
+        let space = Rc::new(ParamSpace {
+            tracked: outfit.tracked,
+            interner: RefCell::new(Interner::default()),
+        });
+        Rc::new(Worker {
+            around: Rc::new(shard::Surroundings {
+                worker: outfit.id,
+                workers: outfit.workers,
+                post: outfit.post,
+                logins: outfit.logins,
+                space: space.clone(),
+            }),
+            sessions: Rc::new(session::Surroundings {
+                scratch: RefCell::new(Scratch::default()),
+                cache: outfit.cache,
+                space,
+                shutting_down: Cell::new(false),
+            }),
+            shards: RefCell::default(),
+            roster: Rc::default(),
+            blueprint: RefCell::new(outfit.blueprint),
+            paused: RefCell::default(),
+            ticks: Cell::new(0),
+        })
+    }
+
+    async fn serve(self: Rc<Self>, mut mail: mpsc::UnboundedReceiver<Mail>) {
+        let mut ticker = tokio::time::interval(TICK);
+        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = mail.recv() => match message {
+                    None | Some(Mail::Control(Control::Stop)) => return,
+                    Some(message) => self.receive(message),
+                },
+                _ = ticker.tick() => self.tick(Instant::now()),
+            }
+        }
+    }
+
+    fn receive(self: &Rc<Self>, message: Mail) {
+        match message {
+            Mail::Client(newcomer) => self.admit(*newcomer),
+            Mail::Pool(mail) => self.pool_mail(mail, Instant::now()),
+            Mail::Cancel(client, reply) => drop(reply.send(self.aim_cancel(client))),
+            Mail::Control(control) => self.control(control, Instant::now()),
+        }
+    }
+
+    fn each_shard(&self) -> Vec<Rc<Shard>> {
+        self.shards.borrow().values().cloned().collect()
+    }
+
+    fn shard(&self, share: &Arc<PoolShare>, settings: &PoolSettings, recipe: &Recipe) -> Rc<Shard> {
+        let mut shards = self.shards.borrow_mut();
+        let known = shards
+            .get(&share.key)
+            .filter(|shard| Arc::ptr_eq(shard.share(), share));
+        if let Some(shard) = known {
+            return shard.clone();
+        }
+        let paused = self.is_paused(&share.key.database);
+        let shard = Shard::new(
+            share.clone(),
+            settings.clone(),
+            recipe.clone(),
+            self.around.clone(),
+            paused,
+        );
+        shards.insert(share.key.clone(), shard.clone());
+        shard
+    }
+
+    fn is_paused(&self, database: &str) -> bool {
+        self.paused
+            .borrow()
+            .iter()
+            .any(|scope| in_scope(scope, database))
+    }
+}
+
+// Clients.
+impl Worker {
+    /// A client that has proved its identity becomes a session.
+    fn admit(self: &Rc<Self>, newcomer: Newcomer) {
+        let shard = self.shard(&newcomer.share, &newcomer.settings, &newcomer.recipe);
+        shard.show_credentials(&newcomer.recipe.user);
+        let Ok(stream) = newcomer.stream.attach() else {
+            return;
+        };
+        let facts = CardFacts {
+            id: newcomer.id,
+            database: newcomer.share.key.database.clone(),
+            user: newcomer.login_user,
+            peer: newcomer.peer,
+            local: newcomer.local,
+            replication: newcomer.replication,
+            connected: newcomer.connected,
+            connect_time: newcomer.connect_time,
+            tls: newcomer.tls,
+        };
+        let params = self
+            .sessions
+            .space
+            .interner
+            .borrow_mut()
+            .intern(newcomer.params);
+        let card = Rc::new(ClientCard::new(facts, newcomer.limits, params.clone()));
+        shard.clients.set(shard.clients.get() + 1);
+        self.roster
+            .borrow_mut()
+            .insert(card.id, (card.clone(), shard.clone()));
+        let entry = Entry {
+            roster: self.roster.clone(),
+            id: card.id,
+            shard: shard.clone(),
+            _seat: newcomer.seat,
+            _guards: newcomer.guards,
+        };
+        let session = Session::new(Parts {
+            stream,
+            card: card.clone(),
+            shard,
+            around: self.sessions.clone(),
+            rules: newcomer.rules,
+            params,
+            leftover: newcomer.leftover,
+            greeting: newcomer.greeting,
+        });
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            let ending = session.run().await;
+            worker.take_leave(&card, &ending);
+            drop(entry);
+            if let Some(stream) = ending.stream {
+                Box::pin(farewell(stream, &ending.farewell)).await;
+            }
+        });
+    }
+
+    /// Logs the end of a client, before the client can see it.
+    fn take_leave(&self, card: &ClientCard, ending: &Ending) {
+        let blueprint = self.blueprint.borrow().clone();
+        let settings = &blueprint.config.settings;
+        let who = card.who(settings.listen_port);
+        if settings.log_disconnections {
+            let age = card.connected.elapsed().as_secs();
+            tracing::info!(who, "closing because: {} (age={age}s)", ending.reason);
+        }
+        if let Some(error) = ending.told.as_ref().filter(|_| settings.log_pooler_errors) {
+            tracing::warn!(who, "pooler error: {error}");
+        }
+    }
+
+    /// Finds out where a cancel request for a client of ours has to go.
+    fn aim_cancel(&self, client: ConnId) -> CancelAnswer {
+        let Some((card, shard)) = self.roster.borrow().get(&client).cloned() else {
+            return CancelAnswer::Nothing;
+        };
+        let linked = card.linked.borrow().clone();
+        let Some(server) = linked.filter(|server| server.running.get()) else {
+            return CancelAnswer::Nothing;
+        };
+        let (share, settings, recipe) = (shard.share(), shard.settings(), shard.recipe());
+        let limit = 2 * settings.pool_size as usize;
+        if limit > 0
+            && share.servers() + share.cancels.load(SeqCst) >= limit.max(share.servers() + 1)
+        {
+            return CancelAnswer::Busy;
+        }
+        share.cancels.fetch_add(1, SeqCst);
+        server.cancels.set(server.cancels.get() + 1);
+        shard.cancels.set(shard.cancels.get() + 1);
+        let guard = CancelGuard {
+            share: share.clone(),
+            worker: self.around.worker,
+            server: server.id,
+            post: self.around.post.clone(),
+        };
+        CancelAnswer::Aim(CancelAim {
+            target: server.facts.target.clone(),
+            key: server.facts.key,
+            tls: recipe.tls.clone(),
+            tcp: recipe.tcp.clone(),
+            timeout: settings.server_connect_timeout,
+            guard,
+        })
+    }
+}
+
+// Pools.
+impl Worker {
+    fn pool_mail(self: &Rc<Self>, mail: PoolMail, now: Instant) {
+        let shard = pool_of(&mail).and_then(|key| self.shards.borrow().get(key).cloned());
+        match (mail, shard) {
+            (PoolMail::Dialed(dialed), Some(shard)) => shard.dialed(*dialed, now),
+            (PoolMail::Gift(_, server, slot), Some(shard)) => shard.receive(*server, slot, now),
+            (PoolMail::Ask(_, other), Some(shard)) => shard.asked(other),
+            (PoolMail::LoginFailed(_, error), Some(shard)) => shard.refuse_waiters(&error),
+            (PoolMail::CancelDone(_, server), Some(shard)) => shard.cancel_done(server, now),
+            (PoolMail::MakeRoom(key, denied, begun_by), _) => self.make_room(key, denied, begun_by),
+            (PoolMail::Retry, _) => self.each_shard().iter().for_each(|shard| shard.pump(now)),
+            // The shard is no more: dropping what came for it closes it and gives its place back.
+            (_, None) => {}
+        }
+    }
+
+    /// Closes the resting server of this database or user that has rested longest; where there is none, the next worker looks.
+    fn make_room(&self, key: PoolKey, denied: Denied, begun_by: WorkerId) {
+        let counts = |shard: &&Rc<Shard>| match denied {
+            Denied::Database => shard.key().database == key.database,
+            Denied::User => shard.key().user == key.user,
+            Denied::Pool => false,
+        };
+        let shards = self.each_shard();
+        let resting = shards
+            .iter()
+            .filter(counts)
+            .filter_map(|shard| Some((shard.longest_rest()?, shard)));
+        let reason = match denied {
+            Denied::Database => "evicted for max_db_connections",
+            _ => "evicted for max_user_connections",
+        };
+        let evicted = resting
+            .min_by_key(|(since, _)| *since)
+            .is_some_and(|(_, shard)| shard.evict(reason));
+        let next = (self.around.worker + 1) % self.around.workers;
+        if !evicted && next != begun_by {
+            (self.around.post)(next, PoolMail::MakeRoom(key, denied, begun_by));
+        }
+    }
+
+    /// Time passes.
+    fn tick(self: &Rc<Self>, now: Instant) {
+        for shard in self.each_shard() {
+            shard.tick(now);
+        }
+        let login_timeout = self.blueprint.borrow().config.settings.client_login_timeout;
+        let roster: Vec<_> = self.roster.borrow().values().cloned().collect();
+        for (card, shard) in roster {
+            if let Some(order) = card.due(now, &shard.settings(), login_timeout) {
+                card.tell(order);
+            } else if shard.settings().server_fast_close {
+                self.fast_close(&card);
+            }
+        }
+        self.ticks.set(self.ticks.get().wrapping_add(1));
+        if self.ticks.get() % TICKS_PER_SWEEP == 0 {
+            self.sessions.space.interner.borrow_mut().sweep();
+        }
+    }
+
+    /// `server_fast_close`: a client that keeps a server which shall be closed is disconnected between transactions.
+    fn fast_close(&self, card: &ClientCard) {
+        let closing = card
+            .linked
+            .borrow()
+            .as_ref()
+            .is_some_and(|server| server.close_needed.get());
+        if closing && card.xact_start.get().is_none() {
+            card.tell(Order::Disconnect(ClientError::new(Reason::Stale.text())));
+        }
+    }
+}
+
+// What the operator's side says.
+impl Worker {
+    fn control(self: &Rc<Self>, control: Control, now: Instant) {
+        match control {
+            Control::Apply(blueprint) => self.apply(blueprint, now),
+            Control::Renew(scope) => self
+                .in_scope(&scope)
+                .iter()
+                .for_each(|shard| shard.renew(now)),
+            Control::Pause(scope, paused) => self.pause(scope, paused, now),
+            Control::IsQuiet(scope, reply) => {
+                drop(reply.send(self.in_scope(&scope).iter().all(|shard| shard.is_quiet())))
+            }
+            Control::Closing(scope, reply) => drop(
+                reply.send(
+                    self.in_scope(&scope)
+                        .iter()
+                        .map(|shard| shard.closing())
+                        .sum(),
+                ),
+            ),
+            Control::Kill(scope, error) => self.kill(&scope, &error),
+            Control::KillClient(id, error, reply) => drop(reply.send(self.kill_client(id, error))),
+            Control::RefuseWaiting(error) => self.refuse_waiting(&error),
+            Control::Ensure(pool) => drop(self.shard(&pool.0, &pool.1, &pool.2)),
+            Control::Pools(reply) => drop(reply.send(self.pool_rows(now))),
+            Control::Clients(reply) => drop(reply.send(self.client_rows(now))),
+            Control::Servers(reply) => drop(reply.send(self.server_rows(now))),
+            Control::Stop => {}
+        }
+    }
+
+    fn in_scope(&self, scope: &Scope) -> Vec<Rc<Shard>> {
+        let mut shards = self.each_shard();
+        shards.retain(|shard| in_scope(scope, &shard.key().database));
+        shards
+    }
+
+    fn apply(self: &Rc<Self>, blueprint: Arc<Blueprint>, now: Instant) {
+        self.blueprint.replace(blueprint.clone());
+        for shard in self.each_shard() {
+            let key = shard.key();
+            let Some(database) = blueprint.config.database(&key.database) else {
+                self.kill(
+                    &Some(key.database.clone()),
+                    &ClientError::new("database removed"),
+                );
+                self.shards.borrow_mut().remove(key);
+                continue;
+            };
+            let user = blueprint.credentials(&database, &key.user);
+            let user = if user.secret().is_none() {
+                shard.recipe().user.clone()
+            } else {
+                user
+            };
+            let settings = blueprint.config.pool_settings(&database, &key.user);
+            shard.configure(settings, blueprint.recipe(&database, user));
+            if shard.with_core(|core| core.epoch()) != shard.share().epoch() {
+                shard.renew(now);
+            }
+        }
+        for (card, _) in self.roster.borrow().values() {
+            if let Some(database) = blueprint.config.database(&card.database) {
+                card.limits
+                    .set(blueprint.config.client_limits(&database, &card.user));
+            }
+        }
+    }
+
+    fn pause(self: &Rc<Self>, scope: Scope, paused: bool, now: Instant) {
+        let mut scopes = self.paused.borrow_mut();
+        scopes.retain(|known| *known != scope);
+        if paused {
+            scopes.push(scope.clone());
+        }
+        drop(scopes);
+        for shard in self.in_scope(&scope) {
+            shard.pause(self.is_paused(&shard.key().database), now);
+        }
+    }
+
+    fn kill(&self, scope: &Scope, error: &ClientError) {
+        for (card, _) in self.roster.borrow().values() {
+            if in_scope(scope, &card.database) {
+                card.tell(Order::Disconnect(error.clone()));
+            }
+        }
+        for shard in self.in_scope(scope) {
+            shard.drop_resting(Reason::Dropped);
+            shard.retire();
+        }
+    }
+
+    fn kill_client(&self, id: ConnId, error: ClientError) -> bool {
+        let card = self.roster.borrow().get(&id).map(|(card, _)| card.clone());
+        let found = card.is_some();
+        if let Some(card) = card {
+            card.tell(Order::Disconnect(error));
+        }
+        found
+    }
+
+    fn refuse_waiting(&self, error: &ClientError) {
+        self.sessions.shutting_down.set(true);
+        for shard in self.each_shard() {
+            shard.refuse_waiters(error);
+        }
+    }
+}

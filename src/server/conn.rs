@@ -1,0 +1,343 @@
+//! One connection to PostgreSQL, logged in: its socket, its protocol state, and what the operator sees of it.
+//!
+//! A [`Server`] is a plain value. It rests in a pool, is on loan to a client, or runs a query of the pooler's own
+//! ([`Server::command`]); it moves between workers as a [`TravelingServer`]. How it is connected is in [`super::connect`].
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Instant, SystemTime};
+
+use super::link::ServerLink;
+use super::owed::{Kind, Origin};
+use super::params::{Interner, ParamSet, Tracked};
+use super::prepared::PreparedSet;
+use crate::net::buffer::Backlog;
+use crate::net::dial::Target;
+use crate::net::stream::{DetachedStream, Readable, Stream};
+use crate::types::{BackendKey, ConnId};
+use crate::wire::frame::{self, HEADER_LEN};
+use crate::wire::tag::from_server as tag;
+use crate::wire::{build, read};
+
+/// The tracked parameters of this process and the sets of values in use on this worker.
+#[derive(Debug)]
+pub struct ParamSpace {
+    /// Their names.
+    pub tracked: Arc<Tracked>,
+    /// The sets in use.
+    pub interner: RefCell<Interner>,
+}
+
+/// What a server connection does, as `SHOW SERVERS` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    /// Linked to a client.
+    Active,
+    /// Ready for use.
+    Idle,
+    /// To be tested before use.
+    Used,
+    /// Running a check or reset query.
+    Tested,
+    /// Free, but a cancel request aimed at it is on its way.
+    BeingCanceled,
+}
+
+impl ServerState {
+    /// PgBouncer's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            ServerState::Active => "active",
+            ServerState::Idle => "idle",
+            ServerState::Used => "used",
+            ServerState::Tested => "tested",
+            ServerState::BeingCanceled => "being_canceled",
+        }
+    }
+}
+
+/// What is shown of a server connection, and what a cancel request needs, wherever the connection itself is.
+#[derive(Debug)]
+pub struct ServerCard {
+    /// Number of the connection.
+    pub id: ConnId,
+    /// What it does.
+    pub state: Cell<ServerState>,
+    /// The client it is linked with.
+    pub linked: Cell<Option<ConnId>>,
+    /// Cancel requests aimed at it that are not finished: until then nobody else may use it.
+    pub cancels: Cell<u32>,
+    /// A statement is running, so a cancel request has an aim.
+    pub running: Cell<bool>,
+    /// When its last request began.
+    pub request_time: Cell<Instant>,
+    /// It will be closed as soon as it is free.
+    pub close_needed: Cell<bool>,
+    /// Statements prepared on it.
+    pub prepared: Cell<usize>,
+    /// Its tracked parameters.
+    pub params: RefCell<Rc<ParamSet>>,
+    /// What does not change.
+    pub facts: Arc<ServerFacts>,
+}
+
+/// What does not change about a server connection.
+#[derive(Debug)]
+pub struct ServerFacts {
+    /// The key that cancels its queries.
+    pub key: BackendKey,
+    /// Where it is connected to.
+    pub target: Target,
+    /// Remote address; `unix` for a Unix socket.
+    pub addr: String,
+    /// Remote port.
+    pub port: u16,
+    /// Local address.
+    pub local_addr: String,
+    /// Local port.
+    pub local_port: u16,
+    /// `TLSv1.3/…`
+    pub tls: Option<&'static str>,
+    /// When it was connected, by the wall clock.
+    pub connect_time: SystemTime,
+}
+
+/// A connection to PostgreSQL, logged in.
+#[derive(Debug)]
+pub struct Server {
+    /// Its socket.
+    pub stream: Stream,
+    /// Its protocol state.
+    pub link: ServerLink,
+    /// When it was connected.
+    pub born: Instant,
+    /// The generation of its pool that it was connected for.
+    pub epoch: u64,
+    /// The beginning of a message of the server's that can't be understood yet.
+    pub held: Vec<u8>,
+    /// Bytes for the server that its socket would not take.
+    pub backlog: Backlog,
+    /// What is shown of it.
+    pub card: Rc<ServerCard>,
+}
+
+/// A server connection between two workers, at rest.
+#[derive(Debug)]
+pub struct TravelingServer {
+    stream: DetachedStream,
+    params: ParamSet,
+    reported: u32,
+    prepared: PreparedSet,
+    born: Instant,
+    epoch: u64,
+    id: ConnId,
+    facts: Arc<ServerFacts>,
+}
+
+/// Why a server connection can't be used any more.
+#[derive(Debug)]
+pub enum ServerLost {
+    /// The socket failed or was closed.
+    Gone,
+    /// It sent what makes no sense.
+    Nonsense,
+}
+
+impl From<io::Error> for ServerLost {
+    fn from(_: io::Error) -> Self {
+        ServerLost::Gone
+    }
+}
+
+/// How a query of the pooler's own ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Without an error.
+    Ok,
+    /// With this message.
+    Failed(Vec<u8>),
+}
+
+/// The largest message that is read in answer to a query of the pooler's own.
+const COMMAND_REPLY_LEN_MAX: u32 = 1 << 20;
+
+impl Server {
+    /// A connection that has just logged in, or arrives from elsewhere.
+    pub fn new(
+        stream: Stream,
+        link: ServerLink,
+        born: Instant,
+        epoch: u64,
+        id: ConnId,
+        facts: Arc<ServerFacts>,
+    ) -> Server {
+        let card = Rc::new(ServerCard {
+            id,
+            state: Cell::new(ServerState::Idle),
+            linked: Cell::new(None),
+            cancels: Cell::new(0),
+            running: Cell::new(false),
+            request_time: Cell::new(born),
+            close_needed: Cell::new(false),
+            prepared: Cell::new(link.prepared.len()),
+            params: RefCell::new(link.params.clone()),
+            facts,
+        });
+        Server {
+            stream,
+            link,
+            born,
+            epoch,
+            held: Vec::new(),
+            backlog: Backlog::new(),
+            card,
+        }
+    }
+
+    /// Takes the connection off its worker. It must be settled.
+    pub fn detach(self) -> io::Result<TravelingServer> {
+        Ok(TravelingServer {
+            stream: self.stream.detach()?,
+            params: ParamSet::clone(&self.link.params),
+            reported: self.link.reported,
+            prepared: self.link.prepared,
+            born: self.born,
+            epoch: self.epoch,
+            id: self.card.id,
+            facts: self.card.facts.clone(),
+        })
+    }
+
+    /// Settled, and every byte has been passed on: another client may use it.
+    pub fn is_free(&self) -> bool {
+        self.link.is_free() && self.held.is_empty() && self.backlog.is_empty()
+    }
+
+    /// Shows on the card what may have changed while a client used the connection.
+    pub fn update_card(&self) {
+        self.card.prepared.set(self.link.prepared.len());
+        if !Rc::ptr_eq(&self.card.params.borrow(), &self.link.params) {
+            self.card.params.replace(self.link.params.clone());
+        }
+    }
+
+    /// Deals with what the server said while it was at rest: changed parameters are noted, notices and notifications dropped. No
+    /// system call if it said nothing. An error means that it can't be used.
+    pub fn absorb(&mut self, space: &ParamSpace) -> Result<(), ServerLost> {
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match self.stream.poll_readable(&mut cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(Readable::Bytes)) => {}
+                Poll::Ready(_) => return Err(ServerLost::Gone),
+            }
+            let mut chunk = [0; 1024];
+            match self.stream.poll_read(&mut cx, &mut chunk) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(n)) if n > 0 => self.held.extend_from_slice(&chunk[..n]),
+                Poll::Ready(_) => return Err(ServerLost::Gone),
+            }
+            while let Some((tag, body)) = self.take_message()? {
+                match tag {
+                    tag::PARAMETER_STATUS => self.note_parameter(&body, space),
+                    tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => {}
+                    _ => return Err(ServerLost::Gone),
+                }
+            }
+        }
+    }
+
+    /// Takes a whole message off the bytes held.
+    fn take_message(&mut self) -> Result<Option<(u8, Vec<u8>)>, ServerLost> {
+        let header =
+            frame::header(&self.held, COMMAND_REPLY_LEN_MAX).map_err(|_| ServerLost::Nonsense)?;
+        let Some(header) = header.filter(|header| header.total <= self.held.len() as u64) else {
+            return Ok(None);
+        };
+        let mut message: Vec<u8> = self.held.drain(..header.total as usize).collect();
+        Ok(Some((header.tag, message.split_off(HEADER_LEN))))
+    }
+
+    fn note_parameter(&mut self, body: &[u8], space: &ParamSpace) {
+        if let Some((name, value)) = read::parameter_status(body)
+            && let Some(index) = space.tracked.index(name)
+        {
+            self.link.reported |= 1 << index;
+            self.link.params = space
+                .interner
+                .borrow_mut()
+                .with(&self.link.params, index, value);
+        }
+    }
+
+    /// Runs a simple query of the pooler's own to its end; rows are dropped. The connection must be settled.
+    pub async fn command(&mut self, sql: &[u8], space: &ParamSpace) -> Result<Outcome, ServerLost> {
+        let mut out = Vec::new();
+        build::query(&mut out, sql);
+        self.link.sent(Kind::Query, Origin::Hidden, None);
+        self.stream.write_all(&out).await?;
+        let mut outcome = Outcome::Ok;
+        loop {
+            while let Some((tag, body)) = self.take_message()? {
+                let status = body.first().copied().unwrap_or(0);
+                let owed = self.link.owed.reply(tag, status, &mut self.link.events);
+                owed.map_err(|_| ServerLost::Nonsense)?;
+                match tag {
+                    tag::PARAMETER_STATUS => self.note_parameter(&body, space),
+                    tag::ERROR_RESPONSE => {
+                        let message = read::error_fields(&body)
+                            .message
+                            .unwrap_or(b"unknown error");
+                        outcome = Outcome::Failed(message.to_vec());
+                    }
+                    tag::COMMAND_COMPLETE
+                        if matches!(&body[..], b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") =>
+                    {
+                        self.link.prepared.clear();
+                    }
+                    tag::COPY_IN_RESPONSE => return Err(ServerLost::Nonsense),
+                    tag::READY_FOR_QUERY => return Ok(outcome),
+                    _ => {}
+                }
+            }
+            let at = self.held.len();
+            self.held.resize(at + 4096, 0);
+            let got = self.stream.read_some(&mut self.held[at..]).await;
+            self.held.truncate(at + *got.as_ref().unwrap_or(&0));
+            if got? == 0 {
+                return Err(ServerLost::Gone);
+            }
+        }
+    }
+
+    /// Says good-bye as far as that goes without waiting, and closes.
+    pub fn terminate(mut self) {
+        if self.backlog.is_empty() && self.link.to_server.at_boundary() {
+            let mut out = Vec::new();
+            build::terminate(&mut out);
+            let mut cx = Context::from_waker(Waker::noop());
+            let _ = self.stream.poll_write(&mut cx, &out);
+            let _ = self.stream.poll_flush(&mut cx);
+        }
+    }
+}
+
+impl TravelingServer {
+    /// Puts the connection onto the worker that calls.
+    pub fn attach(self, space: &ParamSpace) -> io::Result<Server> {
+        let params = space.interner.borrow_mut().intern(self.params);
+        let mut link = ServerLink::new(params, self.reported);
+        link.prepared = self.prepared;
+        Ok(Server::new(
+            self.stream.attach()?,
+            link,
+            self.born,
+            self.epoch,
+            self.id,
+            self.facts,
+        ))
+    }
+}

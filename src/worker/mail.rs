@@ -1,0 +1,176 @@
+//! What workers are told: by each other, by the front, by the operator's side.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::report::{PoolRow, SocketRow};
+use crate::client::forward::Rules;
+use crate::client::greeting::Greeting;
+use crate::config::{ClientLimits, PoolSettings};
+use crate::error::ClientError;
+use crate::net::dial::Target;
+use crate::net::options::TcpOptions;
+use crate::net::stream::{DetachedStream, PeerAddr};
+use crate::net::tls::ServerTls;
+use crate::pool::budget::{PoolShare, Seat};
+use crate::pool::recipe::{Blueprint, Recipe};
+use crate::pool::shard::{PoolMail, Post};
+use crate::server::params::ParamSet;
+use crate::types::{BackendKey, ConnId, PoolKey, WorkerId};
+
+/// A message to a worker.
+pub enum Mail {
+    /// Between shards, or from a connection attempt.
+    Pool(PoolMail),
+    /// A client has proved its identity.
+    Client(Box<Newcomer>),
+    /// Somebody wants to cancel this client's query.
+    Cancel(ConnId, oneshot::Sender<CancelAnswer>),
+    /// From the operator's side.
+    Control(Control),
+}
+
+/// The way to a worker's mailbox.
+pub type Mailbox = mpsc::UnboundedSender<Mail>;
+
+/// A client that has proved its identity, on its way to its worker.
+pub struct Newcomer {
+    /// Its socket.
+    pub stream: DetachedStream,
+    /// What it has sent ahead.
+    pub leftover: Vec<u8>,
+    /// Number of the connection.
+    pub id: ConnId,
+    /// The user who logged in.
+    pub login_user: String,
+    /// Where it comes from.
+    pub peer: PeerAddr,
+    /// Our end of the socket.
+    pub local: Option<SocketAddr>,
+    /// When it connected.
+    pub connected: Instant,
+    /// The same by the wall clock.
+    pub connect_time: SystemTime,
+    /// `TLSv1.3/…`
+    pub tls: Option<&'static str>,
+    /// `none`, `logical` or `physical`.
+    pub replication: &'static str,
+    /// Tracked parameters that it gave.
+    pub params: ParamSet,
+    /// Its pool.
+    pub share: Arc<PoolShare>,
+    /// The pool's settings.
+    pub settings: PoolSettings,
+    /// How the pool's servers are connected.
+    pub recipe: Recipe,
+    /// Timeouts of its own.
+    pub limits: ClientLimits,
+    /// How its messages are treated.
+    pub rules: Rules,
+    /// How it will be greeted.
+    pub greeting: Greeting,
+    /// What is given back when it has gone: its places in the counts, its cancel key.
+    pub guards: Box<dyn std::any::Any + Send>,
+    /// Its place on the worker.
+    pub seat: Seat,
+}
+
+/// What becomes of a cancel request.
+pub enum CancelAnswer {
+    /// There is nothing to cancel.
+    Nothing,
+    /// Too many are on their way already: try again later.
+    Busy,
+    /// Deliver it there.
+    Aim(CancelAim),
+}
+
+/// Where a cancel request goes. Until this is dropped, the server serves nobody else.
+pub struct CancelAim {
+    /// The server's address.
+    pub target: Target,
+    /// Its key.
+    pub key: BackendKey,
+    /// TLS towards it.
+    pub tls: Option<Arc<ServerTls>>,
+    /// Options of TCP sockets.
+    pub tcp: TcpOptions,
+    /// How long connecting may take.
+    pub timeout: Duration,
+    /// Tells the worker when it is over.
+    pub guard: CancelGuard,
+}
+
+/// Tells the server's worker that a cancel request is finished, when dropped.
+pub struct CancelGuard {
+    pub(super) share: Arc<PoolShare>,
+    pub(super) worker: WorkerId,
+    pub(super) server: ConnId,
+    pub(super) post: Post,
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        self.share
+            .cancels
+            .fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+        (self.post)(
+            self.worker,
+            PoolMail::CancelDone(self.share.key.clone(), self.server),
+        );
+    }
+}
+
+/// Which databases a command is about: one, or all.
+pub type Scope = Option<String>;
+
+/// True if `database` is meant.
+pub fn in_scope(scope: &Scope, database: &str) -> bool {
+    scope.as_deref().is_none_or(|one| one == database)
+}
+
+/// A message from the operator's side. Replies that nobody waits for any more are dropped.
+pub enum Control {
+    /// A new configuration.
+    Apply(Arc<Blueprint>),
+    /// The generation of these pools has changed ([`PoolShare::renew`]).
+    Renew(Scope),
+    /// Pause or resume.
+    Pause(Scope, bool),
+    /// Nothing is in use any more in these databases?
+    IsQuiet(Scope, oneshot::Sender<bool>),
+    /// How many servers are marked to be closed?
+    Closing(Scope, oneshot::Sender<usize>),
+    /// Disconnect these databases' clients and close their servers.
+    Kill(Scope, ClientError),
+    /// Disconnect one client; false if it isn't here.
+    KillClient(ConnId, ClientError, oneshot::Sender<bool>),
+    /// Clients that have to wait are disconnected from now on, and those that wait already.
+    RefuseWaiting(ClientError),
+    /// Make sure that this pool exists, so that it can grow to its minimum.
+    Ensure(Box<(Arc<PoolShare>, PoolSettings, Recipe)>),
+    /// The rows of `SHOW POOLS`.
+    Pools(oneshot::Sender<Vec<PoolRow>>),
+    /// The rows of `SHOW CLIENTS`.
+    Clients(oneshot::Sender<Vec<SocketRow>>),
+    /// The rows of `SHOW SERVERS`.
+    Servers(oneshot::Sender<Vec<SocketRow>>),
+    /// Close everything and end.
+    Stop,
+}
+
+/// The pool that a message is about.
+pub(super) fn pool_of(mail: &PoolMail) -> Option<&PoolKey> {
+    match mail {
+        PoolMail::Dialed(dialed) => Some(&dialed.key),
+        PoolMail::Gift(key, ..)
+        | PoolMail::Ask(key, _)
+        | PoolMail::MakeRoom(key, ..)
+        | PoolMail::LoginFailed(key, _)
+        | PoolMail::CancelDone(key, _) => Some(key),
+        PoolMail::Retry => None,
+    }
+}

@@ -1,0 +1,157 @@
+//! The rows that a worker tells about itself.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Worker;
+use super::report::{PoolRow, SocketRow};
+use crate::client::card::{ClientCard, ClientState};
+use crate::net::stream::PeerAddr;
+use crate::pool::shard::Shard;
+use crate::server::conn::{ParamSpace, ServerCard, ServerState};
+use crate::server::params::ParamSet;
+
+impl Worker {
+    pub(super) fn pool_rows(&self, now: Instant) -> Vec<PoolRow> {
+        self.each_shard()
+            .iter()
+            .map(|shard| self.pool_row(shard, now))
+            .collect()
+    }
+
+    fn pool_row(&self, shard: &Shard, now: Instant) -> PoolRow {
+        let roster = self.roster.borrow();
+        let clients = roster
+            .values()
+            .filter(|(_, of)| std::ptr::eq(&**of, shard))
+            .map(|(card, _)| card.state.get());
+        let (mut active, mut waiting) = (0, 0);
+        for state in clients {
+            match state {
+                ClientState::Idle | ClientState::Active => active += 1,
+                ClientState::Waiting | ClientState::Login => waiting += 1,
+            }
+        }
+        let key = shard.key();
+        let maxwait = roster
+            .values()
+            .filter(|(_, of)| std::ptr::eq(&**of, shard))
+            .filter_map(|(card, _)| card.query_wait(now));
+        shard.with_core(|core| PoolRow {
+            database: key.database.clone(),
+            user: key.user.clone(),
+            cl_active: active,
+            cl_waiting: waiting,
+            cl_active_cancel_req: shard.cancels.get() as u64,
+            cl_waiting_cancel_req: 0,
+            sv_active: core.lent() as u64,
+            sv_active_cancel: shard.cancels.get() as u64,
+            sv_being_canceled: shard.held_back() as u64,
+            sv_idle: core.idle() as u64,
+            sv_used: core.used() as u64,
+            sv_tested: core.testing() as u64,
+            sv_login: core.dialing() as u64,
+            maxwait: maxwait.max().unwrap_or_default(),
+            stats: shard.stats(),
+        })
+    }
+
+    pub(super) fn client_rows(&self, now: Instant) -> Vec<SocketRow> {
+        let port = self.blueprint.borrow().config.settings.listen_port;
+        let roster = self.roster.borrow();
+        let logged_in = roster
+            .values()
+            .filter(|(card, _)| card.state.get() != ClientState::Login);
+        logged_in
+            .map(|(card, _)| client_row(card, port, &self.sessions.space, now))
+            .collect()
+    }
+
+    pub(super) fn server_rows(&self, now: Instant) -> Vec<SocketRow> {
+        let mut rows = Vec::new();
+        for shard in self.each_shard() {
+            shard.mark_resting();
+            rows.extend(
+                shard
+                    .cards()
+                    .iter()
+                    .map(|card| server_row(card, &shard, now)),
+            );
+        }
+        rows
+    }
+}
+
+fn wall_clock(instant: Instant, now: Instant) -> SystemTime {
+    SystemTime::now() - now.saturating_duration_since(instant)
+}
+
+fn application_name(params: &ParamSet, space: &ParamSpace) -> String {
+    let index = space.tracked.index(b"application_name");
+    let name = index
+        .and_then(|index| params.get(index))
+        .unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
+fn client_row(card: &ClientCard, listen_port: u16, space: &ParamSpace, now: Instant) -> SocketRow {
+    let (addr, port, remote_pid) = match card.peer {
+        PeerAddr::Tcp(addr) => (addr.ip().to_string(), addr.port(), 0),
+        PeerAddr::Unix { pid, .. } => ("unix".to_owned(), listen_port, pid.unwrap_or(0)),
+    };
+    let state = match card.state.get() {
+        ClientState::Login | ClientState::Waiting => "waiting",
+        ClientState::Idle => "idle",
+        ClientState::Active => "active",
+    };
+    SocketRow {
+        user: card.user.clone(),
+        database: card.database.clone(),
+        replication: card.replication,
+        state,
+        addr,
+        port,
+        local_addr: card
+            .local
+            .map_or_else(|| "unix".to_owned(), |addr| addr.ip().to_string()),
+        local_port: card.local.map_or(listen_port, |addr| addr.port()),
+        connect_time: card.connect_time,
+        request_time: wall_clock(card.request_time.get(), now),
+        wait: card.query_wait(now).unwrap_or_default(),
+        close_needed: false,
+        ptr: card.id.ptr(),
+        link: card.linked.borrow().as_ref().map(|server| server.id.ptr()),
+        remote_pid: remote_pid as u32,
+        tls: card.tls.unwrap_or_default().to_owned(),
+        application_name: application_name(&card.params.borrow(), space),
+        prepared_statements: card.prepared.get() as u64,
+        id: card.id.0,
+    }
+}
+
+fn server_row(card: &ServerCard, shard: &Shard, now: Instant) -> SocketRow {
+    let (key, facts) = (shard.key(), &card.facts);
+    SocketRow {
+        user: key.user.clone(),
+        database: key.database.clone(),
+        replication: "none",
+        state: match card.state.get() {
+            ServerState::Active if card.linked.get().is_none() => "idle",
+            state => state.word(),
+        },
+        addr: facts.addr.clone(),
+        port: facts.port,
+        local_addr: facts.local_addr.clone(),
+        local_port: facts.local_port,
+        connect_time: facts.connect_time,
+        request_time: wall_clock(card.request_time.get(), now),
+        wait: Duration::ZERO,
+        close_needed: card.close_needed.get(),
+        ptr: card.id.ptr(),
+        link: card.linked.get().map(|client| client.ptr()),
+        remote_pid: facts.key.pid(),
+        tls: facts.tls.unwrap_or_default().to_owned(),
+        application_name: application_name(&card.params.borrow(), shard.space()),
+        prepared_statements: card.prepared.get() as u64,
+        id: card.id.0,
+    }
+}

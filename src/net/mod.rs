@@ -24,7 +24,7 @@ pub mod tls;
 pub mod unix;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use buffer::Backlog;
 pub use dial::{Target, dial, dial_addr, dial_unix, resolve};

@@ -426,3 +426,6 @@ async fn deliver_cancel(
     while stream.read_some(&mut ignored).await? > 0 {}
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,23 +7,23 @@
 //! | file | subject |
 //! |---|---|
 //! | [`desk`] | the settings as logins see them |
-//! | [`knock`] | first bytes: TLS, cancel requests, the StartupMessage |
+//! | `knock` | first bytes: TLS, cancel requests, the StartupMessage |
 //! | [`request`] | what a StartupMessage asks for (pure) |
-//! | [`proof`] | the password exchange |
-//! | [`visitor`] | the connection meanwhile, and how it is turned away |
+//! | `proof` | the password exchange |
+//! | `visitor` | the connection meanwhile, and how it is turned away |
 
 pub mod desk;
-pub mod knock;
-pub mod proof;
+mod knock;
+mod proof;
 pub mod request;
-pub mod visitor;
+mod visitor;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::gethostname;
-use tracing::info;
+use tracing::{error, info};
 
 pub use self::desk::{ConsoleRole, Desk};
 use self::knock::Knock;
@@ -375,7 +375,10 @@ fn identify(
             login_user: name.clone(),
             user,
         }),
-        _ => Err(Ending::fatal("bouncer config error")),
+        _ => {
+            error!(who = %visitor.who(), "auth_type=any requires forced user");
+            Err(Ending::fatal("bouncer config error"))
+        }
     }
 }
 
@@ -550,3 +553,6 @@ fn console(
         guards,
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,9 +8,8 @@ pub mod error;
 pub mod handshake;
 
 use std::fmt;
-use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use tracing::{debug, info, warn};
 
 pub use self::error::ConnectError;
 use self::error::{CONNECT_FAILED, CONNECT_TIMEOUT, CRASHED, DNS_FAILED, TLS_REFUSED};
-use self::handshake::{Action, Handshake};
+use self::handshake::{Action, Handshake, Parameters};
 use super::inbox::{Inbox, InboxError};
 use crate::auth::{ServerLogin, User};
 use crate::net::tls::{self, ServerTls};
@@ -70,7 +69,7 @@ pub struct Fresh {
     /// For cancel requests; zero if the server gave none.
     pub key: BackendKey,
     /// ParameterStatus in order; of one that came twice, the later value.
-    pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    pub parameters: Parameters,
     /// The server's address, or `unix`.
     pub addr: String,
     /// The server's port, also in the name of a Unix socket.
@@ -89,24 +88,21 @@ pub struct Fresh {
 /// See [`ConnectError`]. The connection is closed.
 pub async fn connect(plan: ConnectPlan) -> Result<Fresh, ConnectError> {
     let started = Instant::now();
-    let connected = within(plan.timeout, establish(&plan)).await;
+    let limit = or_fallback(plan.timeout);
+    let attempt = timeout(limit, establish(&plan, limit)).await;
+    let connected = attempt.unwrap_or(Err(ConnectError::Network(CONNECT_TIMEOUT)));
     if let Err(error) = &connected {
         log_failure(&plan, error, started.elapsed());
     }
     connected
 }
 
-async fn within<T>(
-    limit: Duration,
-    attempt: impl Future<Output = Result<T, ConnectError>>,
-) -> Result<T, ConnectError> {
-    let limit = if limit.is_zero() {
+fn or_fallback(limit: Duration) -> Duration {
+    if limit.is_zero() {
         TIMEOUT_FALLBACK
     } else {
         limit
-    };
-    let ended = timeout(limit, attempt).await;
-    ended.unwrap_or(Err(ConnectError::Network(CONNECT_TIMEOUT)))
+    }
 }
 
 fn log_failure(plan: &ConnectPlan, error: &ConnectError, age: Duration) {
@@ -125,8 +121,8 @@ fn log_failure(plan: &ConnectPlan, error: &ConnectError, age: Duration) {
     }
 }
 
-async fn establish(plan: &ConnectPlan) -> Result<Fresh, ConnectError> {
-    let mut stream = open(&plan.target, &plan.tcp, &plan.who).await?;
+async fn establish(plan: &ConnectPlan, limit: Duration) -> Result<Fresh, ConnectError> {
+    let mut stream = open(plan, limit).await?;
     let local = stream.local_addr().map_err(|_| broken())?;
     if plan.log_connections {
         log_connected(plan, local);
@@ -194,45 +190,57 @@ fn broken() -> ConnectError {
 
 // Getting through.
 
-async fn open(target: &Target, tcp: &TcpOptions, who: &str) -> Result<Stream, ConnectError> {
-    match target {
+async fn open(plan: &ConnectPlan, limit: Duration) -> Result<Stream, ConnectError> {
+    match &plan.target {
         Target::Unix { path } => {
-            let dialled = dial_unix(path, Duration::MAX).await;
-            dialled.map_err(|error| connect_failed(who, &error))
+            let dialled = dial_unix(path, limit).await;
+            dialled.map_err(|error| connect_failed(&plan.who, &error))
         }
-        Target::Tcp { host, port } => {
-            let addrs = match resolve(host, *port).await {
-                Ok(addrs) => addrs,
-                Err(error) => {
-                    warn!("DNS lookup failed: {host}: {error}");
-                    return Err(ConnectError::Network(DNS_FAILED));
-                }
-            };
-            open_any(&addrs, tcp, who).await
-        }
+        Target::Tcp { host, port } => match resolve(host, *port).await {
+            Ok(addrs) => open_any(plan, addrs, limit).await,
+            Err(error) => {
+                warn!("DNS lookup failed: {host}: {error}");
+                Err(ConnectError::Network(DNS_FAILED))
+            }
+        },
     }
 }
 
+/// Tries the addresses of a name, each for its share of the time, so that one that swallows packets does not hide the others.
 async fn open_any(
-    addrs: &[SocketAddr],
-    tcp: &TcpOptions,
-    who: &str,
+    plan: &ConnectPlan,
+    mut addrs: Vec<SocketAddr>,
+    limit: Duration,
 ) -> Result<Stream, ConnectError> {
+    turn(&mut addrs);
+    let share = limit / u32::try_from(addrs.len().max(1)).unwrap_or(u32::MAX);
     let mut last = ConnectError::Network(CONNECT_FAILED);
     for addr in addrs {
-        // The deadline is the whole attempt's.
-        match dial_addr(*addr, tcp, Duration::MAX).await {
+        match dial_addr(addr, &plan.tcp, share).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => last = connect_failed(who, &error),
+            Err(error) => last = connect_failed(&plan.who, &error),
         }
     }
     Err(last)
 }
 
+/// Spreads connections over the addresses of a name: the resolver tends to give the same one first every time.
+fn turn(addrs: &mut [SocketAddr]) {
+    if addrs.len() > 1
+        && let Ok(random) = getrandom::u32()
+    {
+        let first = random as usize % addrs.len();
+        addrs.rotate_left(first);
+    }
+}
+
 /// The system's reason is worth a line, but not one that PgBouncer's log parsers would stumble over.
 fn connect_failed(who: &str, error: &io::Error) -> ConnectError {
     debug!(who, "connect failed: {error}");
-    ConnectError::Network(CONNECT_FAILED)
+    ConnectError::Network(match error.kind() {
+        io::ErrorKind::TimedOut => CONNECT_TIMEOUT,
+        _ => CONNECT_FAILED,
+    })
 }
 
 /// TLS, and the name that a certificate should carry, if this connection is to be encrypted.
@@ -315,9 +323,10 @@ async fn early_error(stream: Stream) -> ConnectError {
 
 // Logging in.
 
-type LoggedIn = (Stream, BackendKey, Vec<(Vec<u8>, Vec<u8>)>);
-
-async fn log_in(mut stream: Stream, plan: &ConnectPlan) -> Result<LoggedIn, ConnectError> {
+async fn log_in(
+    mut stream: Stream,
+    plan: &ConnectPlan,
+) -> Result<(Stream, BackendKey, Parameters), ConnectError> {
     let mut packet = Vec::new();
     let startup = plan.startup.iter();
     build::startup(
@@ -390,6 +399,8 @@ impl fmt::Display for Lossy<'_> {
 /// Delivers a cancel request: connects (with TLS as the pool does), sends it, and waits until the server has closed the
 /// connection, which it does once it has passed the request on.
 ///
+/// A key means something to one server only: where a host name may have several addresses, use [`cancel_at`].
+///
 /// # Errors
 /// The server was not reached, or did not close in time. Whether there was anything to cancel nobody can know.
 pub async fn cancel(
@@ -399,22 +410,41 @@ pub async fn cancel(
     key: BackendKey,
     limit: Duration,
 ) -> io::Result<()> {
-    let limit = if limit.is_zero() {
-        TIMEOUT_FALLBACK
-    } else {
-        limit
-    };
-    let delivered = timeout(limit, deliver_cancel(&target, &tcp, tls.as_deref(), key)).await;
-    delivered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    cancel_at(target, None, tcp, tls, key, limit).await
+}
+
+/// As [`cancel`], at the address that the connection to be cancelled went to ([`Fresh::addr`]).
+///
+/// # Errors
+/// As [`cancel`].
+pub async fn cancel_at(
+    target: Target,
+    addr: Option<IpAddr>,
+    tcp: TcpOptions,
+    tls: Option<Arc<ServerTls>>,
+    key: BackendKey,
+    limit: Duration,
+) -> io::Result<()> {
+    let limit = or_fallback(limit);
+    let delivered = timeout(limit, async {
+        let stream = match (&target, addr) {
+            (Target::Tcp { port, .. }, Some(ip)) => {
+                dial_addr(SocketAddr::new(ip, *port), &tcp, limit).await?
+            }
+            _ => dial(&target, &tcp, limit).await?,
+        };
+        deliver_cancel(stream, &target, tls.as_deref(), key).await
+    });
+    let timed_out = || Err(io::ErrorKind::TimedOut.into());
+    delivered.await.unwrap_or_else(|_| timed_out())
 }
 
 async fn deliver_cancel(
+    mut stream: Stream,
     target: &Target,
-    tcp: &TcpOptions,
     tls: Option<&ServerTls>,
     key: BackendKey,
 ) -> io::Result<()> {
-    let mut stream = dial(target, tcp, Duration::MAX).await?;
     if let Some((tls, host)) = wants_tls(target, tls) {
         let encrypted = encrypt(stream, tls, host, "cancel").await;
         stream = encrypted.map_err(io::Error::other)?;

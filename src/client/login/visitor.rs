@@ -39,18 +39,29 @@ impl Ending {
     /// Told this and closed; a long text is cut.
     pub fn fatal(text: impl fmt::Display) -> Ending {
         let mut text = text.to_string();
-        text.truncate(text.floor_char_boundary(ERROR_TEXT_MAX));
+        let mut len = text.len().min(ERROR_TEXT_MAX);
+        // At zero at the latest.
+        while !text.is_char_boundary(len) {
+            len -= 1;
+        }
+        text.truncate(len);
         Ending::Fatal(ClientError::with(text))
     }
 }
 
 /// A client that is still nobody.
 pub struct Visitor<'a> {
+    /// The settings that this login began with.
     pub desk: &'a Desk,
+    /// Whether there is room.
     pub admission: &'a Admission,
+    /// Its number.
     pub id: ConnId,
+    /// Its address.
     pub peer: PeerAddr,
+    /// When it connected.
     pub connected: Instant,
+    /// The same, by the clock on the wall.
     pub connected_at: SystemTime,
     /// What it calls itself, for the log.
     pub user: Option<String>,

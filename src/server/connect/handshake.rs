@@ -14,6 +14,9 @@ use crate::wire::tag::{from_client, from_server};
 /// The most parameters that a server may report. PostgreSQL reports about fifteen; extensions may add some.
 pub const PARAMETERS_MAX: usize = 256;
 
+/// Names and values as ParameterStatus told them, each name once.
+pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What to do after a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
@@ -44,7 +47,7 @@ pub struct Handshake {
     phase: Phase,
     connect_query: Option<String>,
     key: BackendKey,
-    parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    parameters: Parameters,
     /// Why the proofs failed, in full.
     failed_proof: Option<LoginError>,
 }
@@ -67,7 +70,7 @@ impl Handshake {
     }
 
     /// The cancel key, and the parameters in the order of their first appearance.
-    pub fn into_results(self) -> (BackendKey, Vec<(Vec<u8>, Vec<u8>)>) {
+    pub fn into_results(self) -> (BackendKey, Parameters) {
         (self.key, self.parameters)
     }
 

@@ -672,7 +672,7 @@ async fn a_cancel_request_is_delivered_and_its_end_awaited() {
     for mode in [SslMode::Disable, SslMode::Require] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let host = "127.0.0.1".to_owned();
+        let host = "elsewhere.invalid".to_owned();
         let server = async {
             let mut peer = Peer(listener.accept().await.unwrap().0.into());
             if mode == SslMode::Require {
@@ -688,8 +688,11 @@ async fn a_cancel_request_is_delivered_and_its_end_awaited() {
         };
         let limit = Duration::from_secs(30);
         let target = Target::Tcp { host, port };
-        let delivery = cancel(
+        // Only the address counts; the name is for the certificate.
+        let addr = Some("127.0.0.1".parse().unwrap());
+        let delivery = cancel_at(
             target,
+            addr,
             TcpOptions::default(),
             world.pooler(mode),
             KEY,

@@ -195,7 +195,7 @@ impl Worker {
             database: newcomer.share.key.database.clone(),
             user: newcomer.login_user,
             peer: newcomer.peer,
-            local: newcomer.local,
+            local: stream.local_addr().ok().flatten(),
             replication: newcomer.replication,
             connected: newcomer.connected,
             connect_time: newcomer.connect_time,

@@ -5,6 +5,7 @@
 
 pub mod conn;
 pub mod connect;
+pub mod inbox;
 pub mod link;
 pub mod owed;
 pub mod params;

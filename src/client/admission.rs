@@ -1,0 +1,283 @@
+//! Who may come in: the counts of clients, and the doors that an operator has closed.
+//!
+//! Shared by all logins and sessions of a process. Used when a client comes and when it goes, never between. A count is
+//! raised by entering and lowered by dropping the guard that entering gave.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+/// The counts and the closed doors. A clone is another handle on the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Client sockets of any kind, from accept on.
+    sockets: AtomicUsize,
+    databases: Counts,
+    users: Counts,
+    shutting_down: AtomicBool,
+    /// Names of the databases that DISABLE has closed. Never held across an `await`.
+    disabled: RwLock<HashSet<String>>,
+}
+
+/// How many are in, by name. Names nobody is in are not kept, so made-up ones do not pile up. The lock is never held across an
+/// `await`, nor together with another.
+#[derive(Debug, Default)]
+struct Counts(Mutex<HashMap<Arc<str>, u32>>);
+
+/// A limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// `max_db_client_connections`
+    Database,
+    /// `max_user_client_connections`
+    User,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Full::Database => "client connections exceeded (max_db_client_connections)",
+            Full::User => "client connections exceeded (max_user_client_connections)",
+        })
+    }
+}
+
+impl std::error::Error for Full {}
+
+impl Admission {
+    /// Nobody is in, and every door is open.
+    pub fn new() -> Admission {
+        Admission::default()
+    }
+
+    /// Counts a client socket, until the guard is dropped. It is for the caller to compare [`Admission::sockets`] with
+    /// `max_client_conn`, once it knows that the client does not want the console.
+    pub fn enter_socket(&self) -> SocketGuard {
+        self.shared.sockets.fetch_add(1, Ordering::Relaxed);
+        SocketGuard {
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Counts a client of a database, until the guard is dropped. A `max` of 0 is no limit.
+    ///
+    /// # Errors
+    /// As many as `max` are in.
+    pub fn enter_database(&self, name: &str, max: u32) -> Result<DatabaseGuard, Full> {
+        let name = self.shared.databases.enter(name, max);
+        Ok(DatabaseGuard {
+            shared: self.shared.clone(),
+            name: name.ok_or(Full::Database)?,
+        })
+    }
+
+    /// Counts a client of a login user, until the guard is dropped. A `max` of 0 is no limit.
+    ///
+    /// # Errors
+    /// As many as `max` are in.
+    pub fn enter_user(&self, name: &str, max: u32) -> Result<UserGuard, Full> {
+        let name = self.shared.users.enter(name, max);
+        Ok(UserGuard {
+            shared: self.shared.clone(),
+            name: name.ok_or(Full::User)?,
+        })
+    }
+
+    /// Client sockets, those still logging in and consoles included.
+    pub fn sockets(&self) -> usize {
+        self.shared.sockets.load(Ordering::Relaxed)
+    }
+
+    /// Clients of a database, those still logging in included.
+    pub fn database_clients(&self, name: &str) -> u32 {
+        self.shared.databases.get(name)
+    }
+
+    /// Clients of a login user, those still logging in included.
+    pub fn user_clients(&self, name: &str) -> u32 {
+        self.shared.users.get(name)
+    }
+
+    /// Closes the pooler to new clients, or opens it again. The console stays open.
+    pub fn set_shutting_down(&self, on: bool) {
+        self.shared.shutting_down.store(on, Ordering::Release);
+    }
+
+    /// Whether the pooler is closed to new clients.
+    pub fn is_shutting_down(&self) -> bool {
+        self.shared.shutting_down.load(Ordering::Acquire)
+    }
+
+    /// Closes a database to new clients (DISABLE), or opens it again (ENABLE). Returns what it was before.
+    pub fn set_disabled(&self, database: &str, on: bool) -> bool {
+        let mut disabled = self.shared.disabled.write();
+        match on {
+            true => !disabled.insert(database.to_owned()),
+            false => disabled.remove(database),
+        }
+    }
+
+    /// Whether a database is closed to new clients.
+    pub fn is_disabled(&self, database: &str) -> bool {
+        self.shared.disabled.read().contains(database)
+    }
+}
+
+impl Counts {
+    fn enter(&self, name: &str, max: u32) -> Option<Arc<str>> {
+        let mut counts = self.0.lock();
+        let inside = counts.get(name).copied().unwrap_or_default();
+        if max > 0 && inside >= max {
+            return None;
+        }
+        let shared_name = match counts.get_key_value(name) {
+            Some((known, _)) => known.clone(),
+            None => Arc::from(name),
+        };
+        counts.insert(shared_name.clone(), inside + 1);
+        Some(shared_name)
+    }
+
+    fn leave(&self, name: &str) {
+        let mut counts = self.0.lock();
+        match counts.get_mut(name) {
+            Some(inside) if *inside > 1 => *inside -= 1,
+            _ => {
+                counts.remove(name);
+            }
+        }
+    }
+
+    fn get(&self, name: &str) -> u32 {
+        self.0.lock().get(name).copied().unwrap_or_default()
+    }
+}
+
+/// Counts a client socket until it is dropped.
+#[derive(Debug)]
+pub struct SocketGuard {
+    shared: Arc<Shared>,
+}
+
+impl Drop for SocketGuard {
+    fn drop(&mut self) {
+        self.shared.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a client of a database until it is dropped.
+#[derive(Debug)]
+pub struct DatabaseGuard {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+}
+
+impl Drop for DatabaseGuard {
+    fn drop(&mut self) {
+        self.shared.databases.leave(&self.name);
+    }
+}
+
+/// Counts a client of a login user until it is dropped.
+#[derive(Debug)]
+pub struct UserGuard {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+}
+
+impl Drop for UserGuard {
+    fn drop(&mut self) {
+        self.shared.users.leave(&self.name);
+    }
+}
+
+/// Everything that a client is counted in. Dropping it is leaving.
+#[derive(Debug)]
+pub struct Guards {
+    /// Among all clients.
+    pub socket: SocketGuard,
+    /// Among those of its database; none for the same-uid console.
+    pub database: Option<DatabaseGuard>,
+    /// Among those of its login user; none for the same-uid console.
+    pub user: Option<UserGuard>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn limits_are_exact_and_zero_is_none() {
+        let admission = Admission::new();
+        let first = admission.enter_database("a", 2).unwrap();
+        let _second = admission.enter_database("a", 2).unwrap();
+        assert_eq!(admission.enter_database("a", 2).err(), Some(Full::Database));
+        assert!(admission.enter_database("b", 2).is_ok());
+        assert!(admission.enter_database("a", 0).is_ok());
+        drop(first);
+        assert!(admission.enter_database("a", 2).is_ok());
+        let _user = admission.enter_user("a", 1).unwrap();
+        assert_eq!(admission.enter_user("a", 1).err(), Some(Full::User));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_those_who_left() {
+        let admission = Admission::new();
+        let guards = Guards {
+            socket: admission.enter_socket(),
+            database: admission.enter_database("d", 0).ok(),
+            user: admission.enter_user("u", 0).ok(),
+        };
+        let counts = || {
+            let clients = (admission.database_clients("d"), admission.user_clients("u"));
+            (admission.sockets(), clients)
+        };
+        assert_eq!(counts(), (1, (1, 1)));
+        drop(guards);
+        assert_eq!(counts(), (0, (0, 0)));
+        assert!(admission.shared.databases.0.lock().is_empty());
+        assert!(admission.shared.users.0.lock().is_empty());
+    }
+
+    #[test]
+    fn doors_close_and_open() {
+        let admission = Admission::new();
+        assert!(!admission.set_disabled("a", true));
+        assert!(admission.set_disabled("a", true));
+        assert!(admission.clone().is_disabled("a") && !admission.is_disabled("b"));
+        assert!(admission.set_disabled("a", false));
+        assert!(!admission.is_disabled("a"));
+        admission.set_shutting_down(true);
+        assert!(admission.clone().is_shutting_down());
+    }
+
+    proptest! {
+        /// Whoever comes and goes in whatever order: counts are those inside, and never above the limit.
+        #[test]
+        fn counts_are_those_inside(steps in prop::collection::vec((0usize..3, any::<bool>()), 0..60)) {
+            let admission = Admission::new();
+            let mut inside: [Vec<UserGuard>; 3] = Default::default();
+            for (user, comes) in steps {
+                let name = ["a", "b", "c"][user];
+                if !comes {
+                    inside[user].pop();
+                } else if let Ok(guard) = admission.enter_user(name, 4) {
+                    inside[user].push(guard);
+                } else {
+                    prop_assert_eq!(inside[user].len(), 4);
+                }
+                prop_assert_eq!(admission.user_clients(name) as usize, inside[user].len());
+            }
+        }
+    }
+}

@@ -1,0 +1,552 @@
+//! How a client is received: from its first byte up to and including its password proof.
+//!
+//! [`receive`] runs on the login runtime. What comes out is a client that may go to a worker, a console user, a cancel request,
+//! or nothing: then the connection has ended, and client and log have been told. AuthenticationOk is not sent here; it leaves
+//! with the rest of the welcome, which only a worker can put together.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`desk`] | the settings as logins see them |
+//! | [`knock`] | first bytes: TLS, cancel requests, the StartupMessage |
+//! | [`request`] | what a StartupMessage asks for (pure) |
+//! | [`proof`] | the password exchange |
+//! | [`visitor`] | the connection meanwhile, and how it is turned away |
+
+pub mod desk;
+pub mod knock;
+pub mod proof;
+pub mod request;
+pub mod visitor;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::unistd::gethostname;
+use tracing::info;
+
+pub use self::desk::{ConsoleRole, Desk};
+use self::knock::Knock;
+use self::proof::Claim;
+pub use self::request::Replication;
+use self::request::{Request, Rules};
+use self::visitor::{Ending, Visitor};
+pub use super::admission::{Admission, Guards};
+use super::admission::{DatabaseGuard, SocketGuard, UserGuard};
+use crate::auth::user::USER_BYTES_MAX;
+use crate::auth::{Method, User, text};
+use crate::config::{AuthType, CONSOLE_DATABASE, Database};
+use crate::net::{DetachedStream, PeerAddr, Stream};
+use crate::server::params::ParamSet;
+use crate::types::{CancelKey, ConnId};
+use crate::wire::build;
+use crate::wire::startup::Startup;
+
+/// The user who may get into the console over the Unix socket without a proof, and the name under which
+/// `auth_type=any` shows console users.
+pub const CONSOLE_USER: &str = "pgbouncer";
+
+/// Who has come.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A client of a database.
+    Client(LoggedIn),
+    /// A user of the console.
+    Console(ConsoleLogin),
+    /// Somebody who wants to cancel the query of the client with this key. Nothing is ever sent to it: the connection is
+    /// closed when the request has been delivered.
+    Cancel {
+        /// The key as sent.
+        key: CancelKey,
+        /// The connection, of this runtime.
+        stream: Stream,
+    },
+}
+
+/// A client that has proved who it is.
+#[derive(Debug)]
+pub struct LoggedIn {
+    /// The connection, belonging to no runtime.
+    pub stream: DetachedStream,
+    /// What the client has sent ahead.
+    pub leftover: Vec<u8>,
+    /// What must be sent before AuthenticationOk, in the same write: NegotiateProtocolVersion, AuthenticationSASLFinal.
+    pub greeting: Vec<u8>,
+    /// Its number.
+    pub id: ConnId,
+    /// When it connected.
+    pub connected: Instant,
+    /// The same, by the clock on the wall.
+    pub connected_at: SystemTime,
+    /// Its address.
+    pub peer: PeerAddr,
+    /// Its database.
+    pub database: Arc<Database>,
+    /// Who it is; under `auth_type=any` the forced user.
+    pub login_user: String,
+    /// The user of its servers: the forced user, else the login user.
+    pub server_user: String,
+    /// That user with its secret, for logging into servers.
+    pub credentials: Arc<User>,
+    /// The tracked parameters that it gave, as sent.
+    pub params: ParamSet,
+    /// Whether it replicates.
+    pub replication: Replication,
+    /// Parameters of a replicating client that go into its server's StartupMessage as they are: `options`, if given.
+    pub startup_options: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Protocol and cipher, e.g. `TLSv1.3/TLS_AES_256_GCM_SHA384`.
+    pub tls: Option<&'static str>,
+    /// What it is counted in; to be kept for as long as it is connected.
+    pub guards: Guards,
+}
+
+/// A console user who has got in.
+#[derive(Debug)]
+pub struct ConsoleLogin {
+    /// The connection, belonging to no runtime.
+    pub stream: DetachedStream,
+    /// What the client has sent ahead.
+    pub leftover: Vec<u8>,
+    /// What must be sent before AuthenticationOk, in the same write.
+    pub greeting: Vec<u8>,
+    /// Its number.
+    pub id: ConnId,
+    /// When it connected.
+    pub connected: Instant,
+    /// The same, by the clock on the wall.
+    pub connected_at: SystemTime,
+    /// Its address.
+    pub peer: PeerAddr,
+    /// Its name; under `auth_type=any` always [`CONSOLE_USER`].
+    pub user: String,
+    /// What it may do.
+    pub role: ConsoleRole,
+    /// The tracked parameters that it gave, as sent.
+    pub params: ParamSet,
+    /// Protocol and cipher.
+    pub tls: Option<&'static str>,
+    /// What it is counted in; to be kept for as long as it is connected.
+    pub guards: Guards,
+}
+
+/// Receives a client that has just connected. `None`: the connection has ended, and everybody who should know has been told.
+///
+/// Takes as long as the client does, at most `client_login_timeout` and a farewell. Dropping the future closes the connection
+/// and leaves every count as it was. Some steps compute for a millisecond or more (SCRAM for plain stored passwords, cleartext
+/// for SCRAM secrets), so this belongs on threads where nobody's query waits.
+pub async fn receive(stream: Stream, desk: &Desk, admission: &Admission) -> Option<Arrival> {
+    let socket = admission.enter_socket();
+    let mut visitor = Visitor::new(stream, desk, admission)?;
+    let limit = desk.config.settings.client_login_timeout;
+    // The guards are the future's, so they are dropped before the farewell, which may take a while.
+    match within(limit, log_in(&mut visitor, socket)).await {
+        Ok(arrival) => Some(arrival),
+        Err(ending) => {
+            visitor.turn_away(ending).await;
+            None
+        }
+    }
+}
+
+/// A limit of zero is none.
+async fn within<T>(
+    limit: Duration,
+    login: impl Future<Output = Result<T, Ending>>,
+) -> Result<T, Ending> {
+    if limit.is_zero() {
+        return login.await;
+    }
+    let ended = tokio::time::timeout(limit, login).await;
+    ended.unwrap_or_else(|_| Err(Ending::fatal("client_login_timeout")))
+}
+
+async fn log_in(visitor: &mut Visitor<'_>, socket: SocketGuard) -> Result<Arrival, Ending> {
+    let startup = match knock::answer(visitor).await? {
+        Knock::Login(startup) => startup,
+        Knock::Cancel(key) => {
+            let (stream, _) = visitor.take_inbox()?.into_parts();
+            return Ok(Arrival::Cancel { key, stream });
+        }
+    };
+    let request = read_request(visitor, &startup)?;
+    let wants_console = request.database == CONSOLE_DATABASE.as_bytes();
+    if !wants_console {
+        check_room(visitor)?;
+    }
+    if startup.needs_negotiation() {
+        let unknown: Vec<&[u8]> = startup
+            .protocol_options
+            .iter()
+            .map(|name| &name[..])
+            .collect();
+        build::negotiate_protocol_version(&mut visitor.outgoing, &unknown);
+    }
+    match wants_console {
+        true => log_in_console(visitor, request, socket).await,
+        false => log_in_client(visitor, request, socket).await,
+    }
+}
+
+// Reading the request.
+
+fn read_request(visitor: &mut Visitor<'_>, startup: &Startup) -> Result<Request, Ending> {
+    visitor.user = startup.get(b"user").map(lossy);
+    let settings = &visitor.desk.config.settings;
+    let address = settings
+        .application_name_add_host
+        .then(|| host_and_port(visitor.peer, settings.listen_port));
+    let rules = Rules {
+        tracked: &visitor.desk.tracked,
+        ignored: &settings.ignore_startup_parameters,
+        address: address.as_deref(),
+    };
+    request::read(startup, rules).map_err(Ending::fatal)
+}
+
+/// The client's address as `application_name_add_host` shows it.
+fn host_and_port(peer: PeerAddr, listen_port: u16) -> String {
+    match peer {
+        PeerAddr::Tcp(addr) => addr.to_string(),
+        PeerAddr::Unix { pid, .. } => {
+            let pid = pid.map(|pid| pid.to_string()).unwrap_or_default();
+            let host = gethostname().unwrap_or_default();
+            format!("unix({pid}@{}):{listen_port}", host.to_string_lossy())
+        }
+    }
+}
+
+fn lossy(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// Every socket counts, this one included.
+fn check_room(visitor: &Visitor<'_>) -> Result<(), Ending> {
+    let max = visitor.desk.config.settings.max_client_conn as usize;
+    match visitor.admission.sockets() > max {
+        true => Err(Ending::fatal(
+            "no more connections allowed (max_client_conn)",
+        )),
+        false => Ok(()),
+    }
+}
+
+fn check_user_name(visitor: &Visitor<'_>, request: &Request) -> Result<(), Ending> {
+    if request.user.len() > USER_BYTES_MAX {
+        log_failed(visitor, request);
+        return Err(Ending::fatal(text::USER_TOO_LONG));
+    }
+    Ok(())
+}
+
+/// The user in `auth_file`. A name that is no UTF-8 is nobody's: names go on as texts from here, and two of them must not become
+/// the same.
+fn look_up(visitor: &Visitor<'_>, request: &Request) -> Option<Arc<User>> {
+    let name = std::str::from_utf8(&request.user).ok();
+    let user = name.and_then(|name| visitor.desk.users.lookup(name));
+    if user.is_none() {
+        info!(who = %visitor.who(), "no such user: {}", lossy(&request.user));
+    }
+    user.cloned()
+}
+
+fn log_attempt(visitor: &mut Visitor<'_>, request: &Request) -> Result<(), Ending> {
+    if visitor.desk.config.settings.log_connections {
+        let tls = visitor.inbox()?.stream().tls_version_text();
+        info!(
+            who = %visitor.who(),
+            "login attempt: db={} user={} tls={} replication={}",
+            lossy(&request.database),
+            lossy(&request.user),
+            tls.unwrap_or("no"),
+            request.replication,
+        );
+    }
+    Ok(())
+}
+
+fn log_failed(visitor: &Visitor<'_>, request: &Request) {
+    if visitor.desk.config.settings.log_connections {
+        let (database, user) = (lossy(&request.database), lossy(&request.user));
+        info!(who = %visitor.who(), "login failed: db={database} user={user}");
+    }
+}
+
+// Clients of databases.
+
+/// The database that a client has asked for. One that does not exist is only told after the proof, so that names cannot be
+/// found out by trying.
+enum Destination {
+    Known(Arc<Database>),
+    Unknown(String),
+}
+
+impl Destination {
+    fn find(visitor: &Visitor<'_>, request: &Request) -> Destination {
+        let name = std::str::from_utf8(&request.database).ok();
+        match name.and_then(|name| visitor.desk.config.database(name)) {
+            Some(database) => Destination::Known(database),
+            None => Destination::Unknown(lossy(&request.database)),
+        }
+    }
+
+    fn into_known(self) -> Result<Arc<Database>, Ending> {
+        match self {
+            Destination::Known(database) => Ok(database),
+            Destination::Unknown(name) => {
+                Err(Ending::fatal(format_args!("no such database: {name}")))
+            }
+        }
+    }
+}
+
+/// Who a client is, from here on. Nothing that it sends later changes it.
+struct Identity {
+    login_user: String,
+    /// The user in `auth_file`, or the forced one under `auth_type=any`.
+    user: Option<Arc<User>>,
+}
+
+async fn log_in_client(
+    visitor: &mut Visitor<'_>,
+    request: Request,
+    socket: SocketGuard,
+) -> Result<Arrival, Ending> {
+    let destination = Destination::find(visitor, &request);
+    check_user_name(visitor, &request)?;
+    let identity = identify(visitor, &request, &destination)?;
+    let guards = enter(visitor, &destination, &identity, socket)?;
+    log_attempt(visitor, &request)?;
+    let claim = Claim {
+        name: &request.user,
+        user: identity.user.as_ref(),
+        method: visitor.desk.method(),
+    };
+    proof::prove(visitor, claim).await?;
+
+    if let Destination::Unknown(_) = destination {
+        log_failed(visitor, &request);
+    }
+    let database = destination.into_known()?;
+    check_open(visitor, &database)?;
+    let credentials = credentials(visitor, &database, &identity)?;
+    let (stream, leftover) = visitor.take_inbox()?.into_parts();
+    Ok(Arrival::Client(LoggedIn {
+        tls: stream.tls_version_text(),
+        stream: stream.detach()?,
+        leftover,
+        greeting: std::mem::take(&mut visitor.outgoing),
+        id: visitor.id,
+        connected: visitor.connected,
+        connected_at: visitor.connected_at,
+        peer: visitor.peer,
+        server_user: database
+            .user
+            .clone()
+            .unwrap_or_else(|| identity.login_user.clone()),
+        login_user: identity.login_user,
+        credentials,
+        database,
+        params: request.params,
+        replication: request.replication,
+        startup_options: request.startup_options,
+        guards,
+    }))
+}
+
+fn identify(
+    visitor: &Visitor<'_>,
+    request: &Request,
+    destination: &Destination,
+) -> Result<Identity, Ending> {
+    if visitor.desk.config.settings.auth_type != AuthType::Any {
+        return Ok(Identity {
+            login_user: lossy(&request.user),
+            user: look_up(visitor, request),
+        });
+    }
+    let Destination::Known(database) = destination else {
+        // Nobody proves anything here, so there is nothing to wait for.
+        log_failed(visitor, request);
+        let name = lossy(&request.database);
+        return Err(Ending::fatal(format_args!("no such database: {name}")));
+    };
+    match (&database.user, visitor.desk.forced_user(database)) {
+        (Some(name), user @ Some(_)) => Ok(Identity {
+            login_user: name.clone(),
+            user,
+        }),
+        _ => Err(Ending::fatal("bouncer config error")),
+    }
+}
+
+fn enter(
+    visitor: &Visitor<'_>,
+    destination: &Destination,
+    identity: &Identity,
+    socket: SocketGuard,
+) -> Result<Guards, Ending> {
+    let config = &visitor.desk.config;
+    let user = &identity.login_user;
+    let (database, limits) = match destination {
+        Destination::Known(database) => {
+            let limits = config.client_limits(database, user);
+            let guard = enter_database(visitor, &database.name, limits.max_db_client_connections)?;
+            (Some(guard), limits)
+        }
+        Destination::Unknown(name) => (None, config.client_limits(&Database::new(name), user)),
+    };
+    Ok(Guards {
+        socket,
+        database,
+        user: Some(enter_user(
+            visitor,
+            user,
+            limits.max_user_client_connections,
+        )?),
+    })
+}
+
+fn enter_database(visitor: &Visitor<'_>, name: &str, max: u32) -> Result<DatabaseGuard, Ending> {
+    let entered = visitor.admission.enter_database(name, max);
+    entered.map_err(Ending::fatal)
+}
+
+fn enter_user(visitor: &Visitor<'_>, name: &str, max: u32) -> Result<UserGuard, Ending> {
+    visitor
+        .admission
+        .enter_user(name, max)
+        .map_err(Ending::fatal)
+}
+
+/// The doors that an operator may have closed; who is turned away here has proved who it is.
+fn check_open(visitor: &Visitor<'_>, database: &Database) -> Result<(), Ending> {
+    if visitor.admission.is_disabled(&database.name) {
+        let name = &database.name;
+        return Err(Ending::fatal(format_args!(
+            "database \"{name}\" is disabled"
+        )));
+    }
+    if visitor.admission.is_shutting_down() {
+        return Err(Ending::fatal("pooler is shutting down"));
+    }
+    Ok(())
+}
+
+/// As whom, and with which secret, its servers log in.
+fn credentials(
+    visitor: &Visitor<'_>,
+    database: &Database,
+    identity: &Identity,
+) -> Result<Arc<User>, Ending> {
+    let own = identity.user.as_ref();
+    let forced = visitor.desk.forced_user(database);
+    // Keys that this client has proved are of use for a forced user with the very same secret.
+    if let (Some(forced), Some(keys)) = (&forced, own.and_then(|user| user.keys())) {
+        forced.keep_keys(keys.clone());
+    }
+    // Every method but `any`, which has a forced user, lets only known users through.
+    forced
+        .or_else(|| own.cloned())
+        .ok_or_else(|| Ending::fatal("bouncer config error"))
+}
+
+// The console.
+
+async fn log_in_console(
+    visitor: &mut Visitor<'_>,
+    request: Request,
+    socket: SocketGuard,
+) -> Result<Arrival, Ending> {
+    if is_own_console(visitor, &request) {
+        if visitor.desk.config.settings.log_connections {
+            info!(who = %visitor.who(), "pgbouncer access from unix socket");
+        }
+        let guards = Guards {
+            socket,
+            database: None,
+            user: None,
+        };
+        let user = CONSOLE_USER.to_owned();
+        return console(visitor, request.params, user, ConsoleRole::Admin, guards);
+    }
+    check_user_name(visitor, &request)?;
+    let is_any = visitor.desk.method() == Method::Any;
+    let user = if is_any {
+        None
+    } else {
+        look_up(visitor, &request)
+    };
+    let role = visitor.desk.console_role(&request.user);
+    let guards = enter_console(visitor, &request, role, socket)?;
+    log_attempt(visitor, &request)?;
+    let role = role.ok_or_else(|| Ending::fatal("not allowed"))?;
+    let claim = Claim {
+        name: &request.user,
+        user: user.as_ref(),
+        method: visitor.desk.method(),
+    };
+    proof::prove(visitor, claim).await?;
+    let name = if is_any {
+        CONSOLE_USER.to_owned()
+    } else {
+        lossy(&request.user)
+    };
+    console(visitor, request.params, name, role, guards)
+}
+
+/// Our own uid at the other end of a Unix socket could do worse than look at the console.
+fn is_own_console(visitor: &Visitor<'_>, request: &Request) -> bool {
+    let own_uid = visitor.desk.console_uid;
+    let is_own = matches!(visitor.peer, PeerAddr::Unix { uid, .. } if uid == own_uid);
+    is_own && request.user == CONSOLE_USER.as_bytes()
+}
+
+/// Counts a console user. Administrators get in whatever the limits say.
+fn enter_console(
+    visitor: &Visitor<'_>,
+    request: &Request,
+    role: Option<ConsoleRole>,
+    socket: SocketGuard,
+) -> Result<Guards, Ending> {
+    let user = lossy(&request.user);
+    let config = &visitor.desk.config;
+    let limits = config.client_limits(&Database::new(CONSOLE_DATABASE), &user);
+    let limited = |max: u32| {
+        if role == Some(ConsoleRole::Admin) {
+            0
+        } else {
+            max
+        }
+    };
+    let database_max = limited(limits.max_db_client_connections);
+    let user_max = limited(limits.max_user_client_connections);
+    Ok(Guards {
+        socket,
+        database: Some(enter_database(visitor, CONSOLE_DATABASE, database_max)?),
+        user: Some(enter_user(visitor, &user, user_max)?),
+    })
+}
+
+fn console(
+    visitor: &mut Visitor<'_>,
+    params: ParamSet,
+    user: String,
+    role: ConsoleRole,
+    guards: Guards,
+) -> Result<Arrival, Ending> {
+    let (stream, leftover) = visitor.take_inbox()?.into_parts();
+    Ok(Arrival::Console(ConsoleLogin {
+        tls: stream.tls_version_text(),
+        stream: stream.detach()?,
+        leftover,
+        greeting: std::mem::take(&mut visitor.outgoing),
+        id: visitor.id,
+        connected: visitor.connected,
+        connected_at: visitor.connected_at,
+        peer: visitor.peer,
+        user,
+        role,
+        params,
+        guards,
+    }))
+}

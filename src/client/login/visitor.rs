@@ -1,0 +1,158 @@
+//! A client that has not been let in yet: its connection, what is known of it, and how it is turned away.
+
+use std::fmt;
+use std::io;
+use std::time::{Instant, SystemTime};
+
+use tracing::{info, warn};
+
+use super::desk::Desk;
+use crate::client::admission::Admission;
+use crate::client::farewell::farewell;
+use crate::client::who::Who;
+use crate::error::ClientError;
+use crate::net::{PeerAddr, Stream};
+use crate::server::inbox::{Inbox, InboxError};
+use crate::types::ConnId;
+use crate::wire::build::{self, Severity};
+
+/// The most bytes of an error's text that a client is shown, as in PgBouncer: some of it may be the client's own words.
+pub const ERROR_TEXT_MAX: usize = 127;
+
+/// The reason when a client has closed its side.
+pub const CLIENT_EOF: &str = "client unexpected eof";
+/// The reason when a message is none that may come now.
+pub const BAD_PACKET: &str = "bad packet";
+
+/// How a login ends without a client that is in.
+#[derive(Debug)]
+pub enum Ending {
+    /// The client has said nothing, and there is nothing to say about it.
+    Unnoticed,
+    /// Closed without a word, for this reason.
+    Gone(&'static str),
+    /// Told why, and closed.
+    Fatal(ClientError),
+}
+
+impl Ending {
+    /// Told this and closed; a long text is cut.
+    pub fn fatal(text: impl fmt::Display) -> Ending {
+        let mut text = text.to_string();
+        text.truncate(text.floor_char_boundary(ERROR_TEXT_MAX));
+        Ending::Fatal(ClientError::with(text))
+    }
+}
+
+/// A client that is still nobody.
+pub struct Visitor<'a> {
+    pub desk: &'a Desk,
+    pub admission: &'a Admission,
+    pub id: ConnId,
+    pub peer: PeerAddr,
+    pub connected: Instant,
+    pub connected_at: SystemTime,
+    /// What it calls itself, for the log.
+    pub user: Option<String>,
+    /// Goes with the next write.
+    pub outgoing: Vec<u8>,
+    /// Taken while TLS shakes hands, and by those who let the client in.
+    inbox: Option<Inbox>,
+}
+
+impl<'a> Visitor<'a> {
+    /// A client that has just connected; `None` if it has already gone.
+    pub fn new(stream: Stream, desk: &'a Desk, admission: &'a Admission) -> Option<Visitor<'a>> {
+        Some(Visitor {
+            desk,
+            admission,
+            id: ConnId::next(),
+            peer: stream.peer_addr().ok()?,
+            connected: Instant::now(),
+            connected_at: SystemTime::now(),
+            user: None,
+            outgoing: Vec::new(),
+            inbox: Some(Inbox::new(stream)),
+        })
+    }
+
+    /// The log prefix.
+    pub fn who(&self) -> Who<'_> {
+        Who {
+            id: self.id,
+            database: None,
+            user: self.user.as_deref(),
+            peer: self.peer,
+            listen_port: self.desk.config.settings.listen_port,
+        }
+    }
+
+    /// What has arrived.
+    pub fn inbox(&mut self) -> Result<&mut Inbox, Ending> {
+        self.inbox.as_mut().ok_or(Ending::Gone(CLIENT_EOF))
+    }
+
+    /// Takes the connection away.
+    pub fn take_inbox(&mut self) -> Result<Inbox, Ending> {
+        self.inbox.take().ok_or(Ending::Gone(CLIENT_EOF))
+    }
+
+    /// Puts another connection, of which nothing was read, in place of the one taken away.
+    pub fn put_stream(&mut self, stream: Stream) {
+        self.inbox = Some(Inbox::new(stream));
+    }
+
+    /// Sends what is to go out.
+    pub async fn flush(&mut self) -> Result<(), Ending> {
+        if !self.outgoing.is_empty() {
+            let bytes = std::mem::take(&mut self.outgoing);
+            self.inbox()?.stream().write_all(&bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Turns the client away: first the log, then the client.
+    pub async fn turn_away(mut self, ending: Ending) {
+        match ending {
+            Ending::Unnoticed => {}
+            Ending::Gone(reason) => self.log_closing(&reason),
+            Ending::Fatal(error) => {
+                if self.desk.config.settings.log_pooler_errors {
+                    warn!(who = %self.who(), "pooler error: {error}");
+                }
+                self.log_closing(&error);
+                self.say_farewell(&error).await;
+            }
+        }
+    }
+
+    fn log_closing(&self, reason: &dyn fmt::Display) {
+        if self.desk.config.settings.log_disconnections {
+            let age = self.connected.elapsed().as_secs();
+            info!(who = %self.who(), "closing because: {reason} (age={age}s)");
+        }
+    }
+
+    async fn say_farewell(&mut self, error: &ClientError) {
+        if let Some(inbox) = self.inbox.take() {
+            let mut bytes = std::mem::take(&mut self.outgoing);
+            build::error(&mut bytes, Severity::Fatal, &error.sqlstate, &error.text);
+            farewell(inbox.into_parts().0, &bytes).await;
+        }
+    }
+}
+
+impl From<InboxError> for Ending {
+    fn from(error: InboxError) -> Ending {
+        match error {
+            InboxError::Length(_) => Ending::Gone(BAD_PACKET),
+            InboxError::Eof { .. } | InboxError::Io(_) => Ending::Gone(CLIENT_EOF),
+        }
+    }
+}
+
+impl From<io::Error> for Ending {
+    fn from(_: io::Error) -> Ending {
+        Ending::Gone(CLIENT_EOF)
+    }
+}

@@ -19,5 +19,9 @@ fn main() -> ExitCode {
 fn check(file: &std::path::Path) -> ExitCode {
     let report = config::check(file, config::variables());
     print!("{report}");
-    if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if report.has_errors() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }

@@ -44,7 +44,7 @@ pub async fn accept(app: Arc<App>, listener: Listener, mut closing: watch::Recei
     loop {
         let tcp = app.in_force().blueprint.tcp.clone();
         tokio::select! {
-            _ = closing.wait_for(|closing| *closing) => return,
+            () = closed(&mut closing) => return,
             accepted = listener.accept(&tcp) => match accepted {
                 Ok((stream, _)) => drop(tokio::spawn(arrive(app.clone(), stream))),
                 Err(AcceptError::Exhausted(error)) => {
@@ -57,11 +57,23 @@ pub async fn accept(app: Arc<App>, listener: Listener, mut closing: watch::Recei
     }
 }
 
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+fn replication_word(replication: Replication) -> &'static str {
+    match replication {
+        Replication::None => "none",
+        Replication::Logical => "logical",
+        Replication::Physical => "physical",
+    }
+}
+
 async fn arrive(app: Arc<App>, stream: Stream) {
     let desk = app.in_force().desk.clone();
     match receive(stream, &desk, &app.admission).await {
-        Some(Arrival::Client(client)) => hand_over(&app, *client),
-        Some(Arrival::Console(console)) => drop(app.console_arrivals.send(console)),
+        Some(Arrival::Client(client)) => hand_over(&app, client),
+        Some(Arrival::Console(console)) => drop(app.console_arrivals.send(Box::new(console))),
         Some(Arrival::Cancel { key, stream }) => cancel(&app, key, stream).await,
         None => {}
     }
@@ -74,7 +86,10 @@ fn hand_over(app: &Arc<App>, client: LoggedIn) {
     if client.database.auto {
         app.note_autodb(&client.database);
     }
-    let key = PoolKey { database: client.database.name.clone(), user: client.server_user.clone() };
+    let key = PoolKey {
+        database: client.database.name.clone(),
+        user: client.server_user.clone(),
+    };
     let settings = config.pool_settings(&client.database, &key.user);
     let share = app.budget.pool(&key, &settings);
     let (worker, seat) = share.seat();
@@ -88,14 +103,29 @@ fn hand_over(app: &Arc<App>, client: LoggedIn) {
         connected: client.connected,
         connect_time: client.connected_at,
         tls: client.tls,
-        replication: client.replication.word(),
+        replication: replication_word(client.replication),
         params: client.params,
         rules: rules(&config.settings, &settings, client.replication),
-        greeting: greeting(client.greeting, cancel_key, &settings, &config.settings, client.replication, client.startup_options),
-        recipe: in_force.blueprint.recipe(&client.database, client.credentials),
+        greeting: greeting(
+            client.greeting,
+            cancel_key,
+            &settings,
+            &config.settings,
+            client.replication,
+            client.startup_options,
+        ),
+        recipe: in_force
+            .blueprint
+            .recipe(&client.database, client.credentials),
         share,
         settings,
-        guards: Box::new(Guards { _admission: client.guards, _key: KeyGuard { app: app.clone(), key: cancel_key } }),
+        guards: Box::new(Guards {
+            _admission: client.guards,
+            _key: KeyGuard {
+                app: app.clone(),
+                key: cancel_key,
+            },
+        }),
         seat,
         stream: client.stream,
     };
@@ -165,14 +195,22 @@ async fn cancel(app: &Arc<App>, key: CancelKey, stream: Stream) {
     let holder = app.cancel_keys.lock().get(&key).copied();
     let reason = match holder {
         Some(KeyHolder::Client(worker, client)) => cancel_query(app, worker, client).await,
-        Some(KeyHolder::Console) if app.consoles.cancel(&key.0) => "successfully sent cancel request",
+        Some(KeyHolder::Console) if app.consoles.cancel(&key.0) => {
+            "successfully sent cancel request"
+        }
         _ => "failed cancel request",
     };
     let settings = &app.in_force().blueprint.config.settings;
     if settings.log_disconnections
         && let Ok(peer) = stream.peer_addr()
     {
-        let who = Who { id: ConnId::next(), database: None, user: None, peer, listen_port: settings.listen_port };
+        let who = Who {
+            id: ConnId::next(),
+            database: None,
+            user: None,
+            peer,
+            listen_port: settings.listen_port,
+        };
         tracing::info!(%who, "closing because: {reason} (age=0s)");
     }
 }
@@ -182,12 +220,17 @@ async fn cancel_query(app: &Arc<App>, worker: usize, client: ConnId) -> &'static
     let began = Instant::now();
     loop {
         let (reply, answer) = oneshot::channel();
-        if app.mailboxes[worker].send(Mail::Cancel(client, reply)).is_err() {
+        if app.mailboxes[worker]
+            .send(Mail::Cancel(client, reply))
+            .is_err()
+        {
             return "failed cancel request";
         }
         match answer.await {
             Ok(CancelAnswer::Aim(aim)) => return deliver(aim).await,
-            Ok(CancelAnswer::Busy) if patience.is_zero() || began.elapsed() < patience => tokio::time::sleep(CANCEL_RETRY).await,
+            Ok(CancelAnswer::Busy) if patience.is_zero() || began.elapsed() < patience => {
+                tokio::time::sleep(CANCEL_RETRY).await
+            }
             Ok(CancelAnswer::Busy) => return "cancel_wait_timeout",
             Ok(CancelAnswer::Nothing) | Err(_) => return "cancel request for idle client",
         }
@@ -197,5 +240,9 @@ async fn cancel_query(app: &Arc<App>, worker: usize, client: ConnId) -> &'static
 async fn deliver(aim: CancelAim) -> &'static str {
     let sent = connect::cancel(aim.target, aim.tcp, aim.tls, aim.key, aim.timeout).await;
     drop(aim.guard); // from here on the server may serve others
-    if sent.is_ok() { "successfully sent cancel request" } else { "failed cancel request" }
+    if sent.is_ok() {
+        "successfully sent cancel request"
+    } else {
+        "failed cancel request"
+    }
 }

@@ -23,7 +23,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 impl App {
     fn constants(&self) -> Constants {
         let desk = self.in_force().desk.clone();
-        Constants { tracked: desk.tracked.clone(), mock: desk.mock.clone() }
+        Constants {
+            tracked: desk.tracked.clone(),
+            mock: desk.mock.clone(),
+        }
     }
 
     /// The configuration in force.
@@ -34,7 +37,11 @@ impl App {
     /// Reads the configuration again. A file with any mistake changes nothing.
     pub(super) fn reload_now(&self) -> Result<(), CommandError> {
         let old = self.config_now();
-        let path = old.settings.conffile.clone().map_or_else(|| old.path.clone(), PathBuf::from);
+        let path = old
+            .settings
+            .conffile
+            .clone()
+            .map_or_else(|| old.path.clone(), PathBuf::from);
         let mut config = parts::load(&path, &self.variables).map_err(|path| {
             tracing::error!("config file loading failed: {}", path.display());
             CommandError::ReloadFailed
@@ -42,16 +49,21 @@ impl App {
         for name in config.settings.keep_start_only(&old.settings) {
             tracing::warn!("{name} can only be changed by a restart; keeping the old value");
         }
-        if let Err(error) = self.logs.reconfigure(parts::log_options(&config.settings, &self.run)) {
+        if let Err(error) = self
+            .logs
+            .reconfigure(parts::log_options(&config.settings, &self.run))
+        {
             tracing::warn!("{error}");
         }
-        self.put_in_force(config, true).map_err(|_| CommandError::ReloadFailed)
+        self.put_in_force(config, true)
+            .map_err(|_| CommandError::ReloadFailed)
     }
 
     /// Puts a configuration in force everywhere. `reread`: files it names are new even if their names are not.
     fn put_in_force(&self, config: Config, reread: bool) -> Result<(), String> {
         let before = self.in_force();
-        let after = parts::put_together(config, &self.constants(), Some(&before)).inspect_err(|error| tracing::error!("{error}"))?;
+        let after = parts::put_together(config, &self.constants(), Some(&before))
+            .inspect_err(|error| tracing::error!("{error}"))?;
         let after = Arc::new(after);
         *self.in_force.write() = after.clone();
         self.renew_pools(&before, &after, reread);
@@ -67,12 +79,17 @@ impl App {
         let tls = reread && parts::server_tls_differs(&old.settings, &new.settings);
         for share in self.budget.pools() {
             let Some(database) = new.database(&share.key.database) else {
-                tracing::warn!("dropping database '{}' as it does not exist anymore or inactive auto-database", share.key.database);
+                tracing::warn!(
+                    "dropping database '{}' as it does not exist anymore or inactive auto-database",
+                    share.key.database
+                );
                 self.budget.forget(&share.key);
                 continue;
             };
             share.set_limits(&new.pool_settings(&database, &share.key.user));
-            let differs = old.database(&share.key.database).is_none_or(|was| was.connect_differs(&database));
+            let differs = old
+                .database(&share.key.database)
+                .is_none_or(|was| was.connect_differs(&database));
             if differs || tls {
                 share.renew();
             }
@@ -89,26 +106,36 @@ impl App {
             if settings.min_pool_size == 0 {
                 continue;
             }
-            let key = PoolKey { database: database.name.clone(), user: user.clone() };
+            let key = PoolKey {
+                database: database.name.clone(),
+                user: user.clone(),
+            };
             let share = self.budget.pool(&key, &settings);
             let credentials = in_force.blueprint.credentials(database, user);
             let recipe = in_force.blueprint.recipe(database, credentials);
             if let Some(mailbox) = self.mailboxes.first() {
-                let _ = mailbox.send(Mail::Control(Control::Ensure(Box::new((share, settings, recipe)))));
+                let _ = mailbox.send(Mail::Control(Control::Ensure(Box::new((
+                    share, settings, recipe,
+                )))));
             }
         }
     }
 
     /// A client uses a database made from `*`.
     pub(super) fn note_autodb(&self, database: &Arc<Database>) {
-        let known = self.autodbs.lock().insert(database.name.clone(), database.clone());
+        let known = self
+            .autodbs
+            .lock()
+            .insert(database.name.clone(), database.clone());
         if known.is_none() {
             tracing::info!("registered new auto-database: {}", database.name);
         }
     }
 
     fn forget_autodbs(&self, config: &Config) {
-        self.autodbs.lock().retain(|name, _| config.database(name).is_some_and(|database| database.auto));
+        self.autodbs
+            .lock()
+            .retain(|name, _| config.database(name).is_some_and(|database| database.auto));
     }
 
     /// Asks every worker, and gathers the answers; a worker that has ended has none.
@@ -132,7 +159,12 @@ impl App {
 
     /// Waits until no server of these databases is in use.
     pub(super) async fn quiet(&self, scope: &Scope) {
-        while !self.ask(|reply| Control::IsQuiet(scope.clone(), reply)).await.into_iter().all(|quiet| quiet) {
+        while !self
+            .ask(|reply| Control::IsQuiet(scope.clone(), reply))
+            .await
+            .into_iter()
+            .all(|quiet| quiet)
+        {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
@@ -188,7 +220,12 @@ impl App {
     fn all_databases(&self) -> Vec<Arc<Database>> {
         let config = self.config_now();
         let autodbs = self.autodbs.lock();
-        config.databases.values().chain(autodbs.values()).cloned().collect()
+        config
+            .databases
+            .values()
+            .chain(autodbs.values())
+            .cloned()
+            .collect()
     }
 }
 
@@ -203,13 +240,24 @@ impl Operator for App {
 
     fn state(&self) -> GlobalState {
         let orders = self.orders.lock();
-        GlobalState { paused: orders.paused, shutting_down: orders.shutdown.is_some() }
+        GlobalState {
+            paused: orders.paused,
+            shutting_down: orders.shutdown.is_some(),
+        }
     }
 
     fn database(&self, name: &str) -> Option<DatabaseState> {
         self.config_now().database(name)?;
-        let paused = self.orders.lock().paused_databases.iter().any(|known| known == name);
-        Some(DatabaseState { paused, disabled: self.admission.is_disabled(name) })
+        let paused = self
+            .orders
+            .lock()
+            .paused_databases
+            .iter()
+            .any(|known| known == name);
+        Some(DatabaseState {
+            paused,
+            disabled: self.admission.is_disabled(name),
+        })
     }
 
     async fn pools(&self) -> Vec<PoolRow> {
@@ -241,10 +289,25 @@ impl Operator for App {
     async fn users(&self) -> Vec<UserRow> {
         let in_force = self.in_force();
         let config = &in_force.blueprint.config;
-        let listed = in_force.blueprint.users.users().map(|user| user.display_name().into_owned());
-        let forced = config.databases.values().filter_map(|database| database.user.clone());
-        let pooled = self.budget.pools().into_iter().map(|share| share.key.user.clone());
-        let mut names: Vec<String> = listed.chain(forced).chain(config.users.keys().cloned()).chain(pooled).collect();
+        let listed = in_force
+            .blueprint
+            .users
+            .users()
+            .map(|user| user.display_name().into_owned());
+        let forced = config
+            .databases
+            .values()
+            .filter_map(|database| database.user.clone());
+        let pooled = self
+            .budget
+            .pools()
+            .into_iter()
+            .map(|share| share.key.user.clone());
+        let mut names: Vec<String> = listed
+            .chain(forced)
+            .chain(config.users.keys().cloned())
+            .chain(pooled)
+            .collect();
         names.sort();
         names.dedup();
         names.retain(|name| name != CONSOLE_DATABASE);
@@ -257,9 +320,19 @@ impl Operator for App {
     }
 
     async fn lists(&self) -> Lists {
-        let clients: u64 = self.pools().await.iter().map(|pool| pool.cl_active + pool.cl_waiting).sum();
+        let clients: u64 = self
+            .pools()
+            .await
+            .iter()
+            .map(|pool| pool.cl_active + pool.cl_waiting)
+            .sum();
         let used = clients + self.consoles.len() as u64;
-        let servers: usize = self.budget.pools().iter().map(|share| share.servers()).sum();
+        let servers: usize = self
+            .budget
+            .pools()
+            .iter()
+            .map(|share| share.servers())
+            .sum();
         Lists {
             used_clients: used,
             login_clients: (self.admission.sockets() as u64).saturating_sub(used),
@@ -350,24 +423,38 @@ impl Operator for App {
     async fn kill(&self, database: Option<&str>) -> Result<(), CommandError> {
         let names = match database {
             Some(name) => vec![name.to_owned()],
-            None => self.all_databases().iter().map(|database| database.name.clone()).collect(),
+            None => self
+                .all_databases()
+                .iter()
+                .map(|database| database.name.clone())
+                .collect(),
         };
         for name in names {
             self.begin_pause(Some(name.clone()));
-            self.tell_workers(|| Control::Kill(Some(name.clone()), ClientError::new("database removed")));
+            self.tell_workers(|| {
+                Control::Kill(Some(name.clone()), ClientError::new("database removed"))
+            });
         }
         Ok(())
     }
 
     async fn kill_client(&self, id: u64) -> bool {
         let error = ClientError::new("admin forced disconnect");
-        let found = self.ask(|reply| Control::KillClient(ConnId(id), error.clone(), reply)).await;
+        let found = self
+            .ask(|reply| Control::KillClient(ConnId(id), error.clone(), reply))
+            .await;
         found.into_iter().any(|found| found)
     }
 
     async fn wait_close(&self, database: Option<&str>) -> Result<(), CommandError> {
         let scope = scope(database);
-        while self.ask(|reply| Control::Closing(scope.clone(), reply)).await.into_iter().sum::<usize>() > 0 {
+        while self
+            .ask(|reply| Control::Closing(scope.clone(), reply))
+            .await
+            .into_iter()
+            .sum::<usize>()
+            > 0
+        {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         Ok(())

@@ -56,13 +56,20 @@ pub fn log_options(settings: &Settings, run: &crate::cli::Run) -> LogOptions {
     LogOptions {
         quiet: run.quiet || run.daemon,
         logfile: settings.logfile.clone(),
-        verbose: run.verbose.max(u8::try_from(settings.verbose).unwrap_or(u8::MAX)),
+        verbose: run
+            .verbose
+            .max(u8::try_from(settings.verbose).unwrap_or(u8::MAX)),
         syslog: settings.syslog.then(|| SyslogOptions::new(ident, facility)),
     }
 }
 
 fn tls_settings(settings: &Settings, side: &str) -> TlsSettings {
-    let text = |name: &str| settings.get_text(&format!("{side}_tls_{name}")).flatten().unwrap_or_default();
+    let text = |name: &str| {
+        settings
+            .get_text(&format!("{side}_tls_{name}"))
+            .flatten()
+            .unwrap_or_default()
+    };
     TlsSettings {
         mode: SslMode::from_str(&text("sslmode")).unwrap_or_default(),
         key_file: text("key_file").into(),
@@ -77,14 +84,16 @@ fn tls_settings(settings: &Settings, side: &str) -> TlsSettings {
 
 /// TLS towards clients, and what of the settings can't be followed.
 pub fn client_tls(settings: &Settings) -> Result<Option<ClientTls>, String> {
-    let tls = ClientTls::load(&tls_settings(settings, "client")).map_err(|error| error.to_string())?;
+    let tls =
+        ClientTls::load(&tls_settings(settings, "client")).map_err(|error| error.to_string())?;
     warn_of(tls.as_ref().map(ClientTls::remarks));
     Ok(tls)
 }
 
 /// TLS towards servers, and what of the settings can't be followed.
 pub fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, String> {
-    let tls = ServerTls::load(&tls_settings(settings, "server")).map_err(|error| error.to_string())?;
+    let tls =
+        ServerTls::load(&tls_settings(settings, "server")).map_err(|error| error.to_string())?;
     warn_of(tls.as_ref().map(ServerTls::remarks));
     Ok(tls)
 }
@@ -101,7 +110,8 @@ pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile,
         return Ok(AuthFile::default());
     };
     let bytes = std::fs::read(path).map(Zeroizing::new);
-    let bytes = bytes.map_err(|error| format!("could not open auth_file {}: {error}", path.display()))?;
+    let bytes =
+        bytes.map_err(|error| format!("could not open auth_file {}: {error}", path.display()))?;
     let (mut users, problems) = AuthFile::parse(&bytes);
     if problems.is_empty() {
         if let Some(before) = before {
@@ -116,17 +126,29 @@ pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile,
 }
 
 /// Everything that follows from a configuration, or the first reason why it can't be put in force.
-pub fn put_together(config: Config, constants: &Constants, before: Option<&InForce>) -> Result<InForce, String> {
+pub fn put_together(
+    config: Config,
+    constants: &Constants,
+    before: Option<&InForce>,
+) -> Result<InForce, String> {
     let settings = &config.settings;
     let client_tls = client_tls(settings)?.map(Arc::new);
     let server_tls = server_tls(settings)?.map(Arc::new);
-    let users = Arc::new(users(settings, before.map(|before| &*before.blueprint.users))?);
+    let users = Arc::new(users(
+        settings,
+        before.map(|before| &*before.blueprint.users),
+    )?);
     let tcp = tcp_options(settings);
     let config = Arc::new(config);
     let uid = nix::unistd::geteuid().as_raw();
     let (tracked, mock) = (constants.tracked.clone(), constants.mock.clone());
     Ok(InForce {
-        blueprint: Arc::new(Blueprint { config: config.clone(), users: users.clone(), tls: server_tls, tcp }),
+        blueprint: Arc::new(Blueprint {
+            config: config.clone(),
+            users: users.clone(),
+            tls: server_tls,
+            tcp,
+        }),
         desk: Arc::new(Desk::new(config, users, client_tls, tracked, mock, uid)),
     })
 }

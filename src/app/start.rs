@@ -22,6 +22,7 @@ use crate::client::who::Who;
 use crate::config::{CONSOLE_DATABASE, Config};
 use crate::logs::{self, LogHandle};
 use crate::net::listen::{BoundListener, bind_tcp, bind_unix};
+use crate::net::prefixed::Prefixed;
 use crate::net::stream::PeerAddr;
 use crate::net::unix::UnixOptions;
 use crate::pool::budget::Budget;
@@ -53,7 +54,11 @@ pub fn run(run: Run) -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 fn try_run(run: Run) -> Result<(), Failure> {
-    let logs = logs::init(logs::LogOptions { quiet: run.quiet, verbose: run.verbose, ..logs::LogOptions::default() })?;
+    let logs = logs::init(logs::LogOptions {
+        quiet: run.quiet,
+        verbose: run.verbose,
+        ..logs::LogOptions::default()
+    })?;
     let variables = crate::config::variables().into_iter().collect::<Vec<_>>();
     let config = parts::load(&run.file, &variables).map_err(|_| "cannot load config file")?;
     let settings = &config.settings;
@@ -71,13 +76,35 @@ fn try_run(run: Run) -> Result<(), Failure> {
     {
         tracing::info!("stale pidfile, removing");
     }
-    logs.apply(parts::log_options(settings, &Run { daemon: false, ..run.clone() }))?;
+    logs.apply(parts::log_options(
+        settings,
+        &Run {
+            daemon: false,
+            ..run.clone()
+        },
+    ))?;
     let listeners = listen(&config)?;
     let in_force = parts::put_together(config, &constants, None)?;
-    let readiness = if run.daemon { process::daemonise(pidfile.as_deref())? } else { Readiness::foreground() };
-    logs.apply(parts::log_options(&in_force.blueprint.config.settings, &run))?;
+    let readiness = if run.daemon {
+        process::daemonise(pidfile.as_deref())?
+    } else {
+        Readiness::foreground()
+    };
+    logs.apply(parts::log_options(
+        &in_force.blueprint.config.settings,
+        &run,
+    ))?;
     let pidfile = pidfile.map(|path| Pidfile::create(&path)).transpose()?;
-    let process = Process { run, logs, variables, in_force, constants, listeners, pidfile, readiness };
+    let process = Process {
+        run,
+        logs,
+        variables,
+        in_force,
+        constants,
+        listeners,
+        pidfile,
+        readiness,
+    };
     process.serve()
 }
 
@@ -95,7 +122,11 @@ struct Process {
 
 fn listen(config: &Config) -> Result<Vec<BoundListener>, Failure> {
     let settings = &config.settings;
-    let bound = bind_tcp(&settings.listen_addr.join(","), settings.listen_port, &parts::listen_options(settings));
+    let bound = bind_tcp(
+        &settings.listen_addr.join(","),
+        settings.listen_port,
+        &parts::listen_options(settings),
+    );
     for warning in &bound.warnings {
         tracing::warn!("{warning}");
     }
@@ -106,7 +137,11 @@ fn listen(config: &Config) -> Result<Vec<BoundListener>, Failure> {
             group: settings.unix_socket_group.clone().unwrap_or_default(),
             backlog: settings.listen_backlog,
         };
-        listeners.push(bind_unix(&dir.display().to_string(), settings.listen_port, &options)?);
+        listeners.push(bind_unix(
+            &dir.display().to_string(),
+            settings.listen_port,
+            &options,
+        )?);
     }
     if listeners.is_empty() {
         return Err("nowhere to listen on".into());
@@ -136,14 +171,19 @@ impl Process {
             workers => workers,
         };
         let workers = workers.clamp(1, WORKERS_MAX);
-        let (mailboxes, mails): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
+        let (mailboxes, mails): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let sendable = mailboxes.clone();
-        let post: Post = Arc::new(move |worker, mail| drop(sendable[worker].send(Mail::Pool(mail))));
+        let post: Post =
+            Arc::new(move |worker, mail| drop(sendable[worker].send(Mail::Pool(mail))));
         let poke = post.clone();
         let logins = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
             .thread_name("login")
-            .on_thread_start(|| drop(process::lower_priority(LOGIN_NICENESS)))
+            .on_thread_start(|| {
+                // Not being nicer is no reason not to start.
+                let _ = process::lower_priority(LOGIN_NICENESS);
+            })
             .enable_all()
             .build()?;
         let (console_arrivals, arrivals) = mpsc::unbounded_channel();
@@ -152,7 +192,10 @@ impl Process {
             in_force: RwLock::new(Arc::new(self.in_force)),
             variables: self.variables,
             run: self.run,
-            budget: Budget::new(workers, Arc::new(move |worker| poke(worker, PoolMail::Retry))),
+            budget: Budget::new(
+                workers,
+                Arc::new(move |worker| poke(worker, PoolMail::Retry)),
+            ),
             admission: Arc::new(Admission::new()),
             mailboxes,
             cancel_keys: Arc::default(),
@@ -174,12 +217,19 @@ impl Process {
                 cache: cache.clone(),
                 blueprint: blueprint.clone(),
             };
-            std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || run_worker(outfit, mail))?;
+            std::thread::Builder::new()
+                .name(format!("worker-{id}"))
+                .spawn(move || run_worker(outfit, mail))?;
         }
         let closing = open_doors(&app, &logins, self.listeners)?;
         app.ensure_pools();
-        let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let ended = LocalSet::new().block_on(&control, control_loop(app.clone(), arrivals, closing, self.readiness));
+        let control = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let ended = LocalSet::new().block_on(
+            &control,
+            control_loop(app.clone(), arrivals, closing, self.readiness),
+        );
         app.tell_workers(|| Control::Stop);
         logins.shutdown_background();
         drop(self.pidfile);
@@ -189,7 +239,8 @@ impl Process {
 
 /// A worker that can't go on takes the process with it: half a pooler would hang its clients.
 fn run_worker(outfit: Outfit, mail: mpsc::UnboundedReceiver<Mail>) {
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker::run(outfit, mail)));
+    let ended =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker::run(outfit, mail)));
     match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -209,11 +260,22 @@ struct Doors {
     unix: watch::Sender<bool>,
 }
 
-fn open_doors(app: &Arc<App>, logins: &tokio::runtime::Runtime, listeners: Vec<BoundListener>) -> Result<Doors, Failure> {
-    let doors = Doors { tcp: watch::Sender::new(false), unix: watch::Sender::new(false) };
+fn open_doors(
+    app: &Arc<App>,
+    logins: &tokio::runtime::Runtime,
+    listeners: Vec<BoundListener>,
+) -> Result<Doors, Failure> {
+    let doors = Doors {
+        tcp: watch::Sender::new(false),
+        unix: watch::Sender::new(false),
+    };
     let _inside = logins.enter();
     for listener in listeners {
-        let closing = if listener.is_unix() { doors.unix.subscribe() } else { doors.tcp.subscribe() };
+        let closing = if listener.is_unix() {
+            doors.unix.subscribe()
+        } else {
+            doors.tcp.subscribe()
+        };
         logins.spawn(front::accept(app.clone(), listener.attach()?, closing));
     }
     Ok(doors)
@@ -227,7 +289,10 @@ async fn control_loop(
 ) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!("process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: system, tls: rustls", crate::COMPATIBLE_VERSION);
+    tracing::info!(
+        "process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: system, tls: rustls",
+        crate::COMPATIBLE_VERSION
+    );
     readiness.ready();
     let mut changes = app.orders_changed.subscribe();
     let period = app.config_now().settings.stats_period;
@@ -296,7 +361,9 @@ fn obey(app: &App, signal: Signal) -> bool {
             app.begin_shutdown(ShutdownMode::WaitForClients);
         }
         Signal::Int => {
-            tracing::info!("got SIGINT, shutting down, waiting for all servers connections to be released");
+            tracing::info!(
+                "got SIGINT, shutting down, waiting for all servers connections to be released"
+            );
             app.begin_shutdown(ShutdownMode::WaitForServers);
         }
         Signal::Quit => {
@@ -308,7 +375,9 @@ fn obey(app: &App, signal: Signal) -> bool {
             tracing::info!("got SIGUSR1, pausing all activity");
             app.begin_pause(None);
         }
-        Signal::Usr2 if state.shutting_down => tracing::info!("got SIGUSR2 while shutting down, ignoring"),
+        Signal::Usr2 if state.shutting_down => {
+            tracing::info!("got SIGUSR2 while shutting down, ignoring")
+        }
         Signal::Usr2 if state.paused => {
             tracing::info!("got SIGUSR2, continuing from PAUSE");
             app.end_pause(None);
@@ -328,9 +397,17 @@ async fn log_stats(app: &App) {
 
 async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
     let login = *login;
-    let Ok(stream) = login.stream.attach() else { return };
+    let Ok(mut stream) = login.stream.attach() else {
+        return;
+    };
     let listen_port = app.config_now().settings.listen_port;
-    let who = Who { id: login.id, database: Some(CONSOLE_DATABASE), user: Some(&login.user), peer: login.peer, listen_port };
+    let who = Who {
+        id: login.id,
+        database: Some(CONSOLE_DATABASE),
+        user: Some(&login.user),
+        peer: login.peer,
+        listen_port,
+    };
     let key = app.new_key(super::KeyHolder::Console);
     let (addr, port) = match login.peer {
         PeerAddr::Tcp(addr) => (addr.ip().to_string(), addr.port()),
@@ -370,13 +447,19 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
             id: login.id.0,
         },
     };
-    let stream = crate::net::stream::Prefixed::new(stream, login.greeting, login.leftover);
+    if stream.write_all(&login.greeting).await.is_err() {
+        return;
+    }
+    let stream = Prefixed::new(stream, login.leftover);
     console::serve(stream, &*app, &app.consoles, user).await;
     app.cancel_keys.lock().remove(&key);
 }
 
 impl App {
-    fn named_parameters(&self, params: &crate::server::params::ParamSet) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn named_parameters(
+        &self,
+        params: &crate::server::params::ParamSet,
+    ) -> Vec<(Vec<u8>, Vec<u8>)> {
         let tracked = self.in_force().desk.tracked.clone();
         let named = (0..tracked.len()).filter_map(|index| {
             let value = params.get(index)?;
@@ -385,4 +468,3 @@ impl App {
         named.collect()
     }
 }
-

@@ -2,6 +2,7 @@
 //! protocol clients stand in front. Nothing here uses the library's own code, so a mistake cannot hide by being made twice.
 //!
 //! - [`fixture`]: throw-away clusters, poolers, ports, certificates; all of it goes away with the test process, however that ends.
+//! - [`behaviour`]: what an operator and an application may rely on.
 //! - [`differential`]: random conversations, with PostgreSQL directly and through the pooler, compared byte for byte.
 //! - [`proto`]: a small protocol client: messages, frames with deadlines, logins.
 //!
@@ -10,6 +11,7 @@
 
 #![allow(dead_code, unused_imports)]
 
+mod behaviour;
 mod differential;
 mod fixture;
 mod proto;

@@ -5,7 +5,7 @@
 #
 # usage: tests/drivers/run.sh [--only DRIVER[,DRIVER…]] [SETUP…]
 #   DRIVER  psql pgbench psycopg asyncpg jdbc tokio
-#   SETUP   session session-2w transaction transaction-2w statement-2w   (-2w: two workers; left out for PgBouncer, which has none)
+#   SETUP   session session-2w transaction transaction-2w statement   (-2w: two workers; left out for PgBouncer, which has none)
 #   PGWEIR_BIN names the pooler (default target/release/pgweir). What must be installed: tests/needs.sh test.
 set -uo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,7 +13,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$HERE/../throwaway.sh"
 
 DRIVERS=psql,pgbench,psycopg,asyncpg,jdbc,tokio
-SETUPS=(session session-2w transaction transaction-2w statement-2w)
+SETUPS=(session session-2w transaction transaction-2w statement)
 LOGS=$TARGET_DIR/driver-logs
 DRIVER_SECONDS_MAX=600
 MAX_PREPARED=40 # fewer than the checks use, so that statements are evicted
@@ -54,8 +54,12 @@ driver_psycopg() { bounded psycopg "$PYTHON" "$HERE/psycopg_checks.py"; }
 driver_asyncpg() { bounded asyncpg "$PYTHON" "$HERE/asyncpg_checks.py"; }
 driver_jdbc() { bounded jdbc java -Xss1m -Xmx512m -cp "$WORK/java:$JDBC_JAR" JdbcChecks; }
 driver_tokio() {
-  bounded tokio bash -c '"$0" --test-threads=4 | sed -E -u -e "s/^test (.*) \.\.\. ok$/ok \1/" -e "s/^test (.*) \.\.\. FAILED$/FAIL \1/" \
-    -e "s/^test (.*) \.\.\. ignored.*$/skip \1/"; exit "${PIPESTATUS[0]}"' "$TOKIO_TEST"
+  local modules=(every_mode)
+  [[ $MODE == statement ]] || modules+=(with_transactions)
+  [[ $MODE == session ]] && modules+=(session_only)
+  # shellcheck disable=SC2016  # for the inner shell
+  bounded tokio bash -c '"$0" --test-threads=4 "$@" | sed -E -u "s/^test (.*) \.\.\. ok$/ok \1/; s/^test (.*) \.\.\. FAILED$/FAIL \1/"
+    exit "${PIPESTATUS[0]}"' "$TOKIO_TEST" "${modules[@]}"
 }
 
 # What a driver needs before any mode is started; a driver that cannot run is a failure, not a skip.

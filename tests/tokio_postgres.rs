@@ -1,6 +1,6 @@
 //! tokio-postgres through the pooler: typed and prepared statements, pipelining by many futures, portals, COPY, cancel,
 //! notifications. One of the driver tests: `tests/drivers/run.sh` starts PostgreSQL and the pooler and sets `PGWEIR_DSN`.
-//! Without it every test here is skipped, in so many words. The modules say in which pool modes their tests are valid; the
+//! Alone, every test here is ignored, or skipped in so many words. The modules say in which pool modes their tests are valid; the
 //! runner picks them by name.
 
 use std::future::Future;
@@ -71,6 +71,7 @@ mod every_mode {
     use super::*;
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn values_come_back_as_sent() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -96,6 +97,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn prepared_statements_of_many_clients() {
         check(|dsn| async move {
             let mut clients = Vec::new();
@@ -124,6 +126,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn more_statements_than_the_pooler_keeps() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -145,6 +148,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn pipelined_queries_are_answered_in_order() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -167,6 +171,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn pipelined_errors_hit_their_own_query() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -191,6 +196,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn errors_leave_the_connection_usable() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -213,6 +219,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn simple_queries_of_several_statements() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -232,6 +239,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn copy_in_and_out() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -268,6 +276,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn copy_that_fails() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -317,6 +326,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn cancel_hits_its_own_query_only() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -341,6 +351,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn a_late_cancel_hits_nobody() {
         check(|dsn| async move {
             let idler = connect(&dsn).await;
@@ -366,6 +377,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn large_values_both_ways() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -383,6 +395,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn fifty_clients_on_few_servers() {
         check(|dsn| async move {
             let mut clients = JoinSet::new();
@@ -415,6 +428,7 @@ mod with_transactions {
     use super::*;
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn transactions_and_savepoints() {
         check(|dsn| async move {
             let mut client = connect(&dsn).await;
@@ -461,6 +475,7 @@ mod with_transactions {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn portals_fetch_in_steps() {
         check(|dsn| async move {
             let mut client = connect(&dsn).await;
@@ -486,6 +501,7 @@ mod with_transactions {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn clients_with_transactions_share_few_servers() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -548,6 +564,7 @@ mod session_only {
     use super::*;
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn notifications_and_notices() {
         check(|dsn| async move {
             let (listener, mut connection) = tokio_postgres::connect(&dsn, NoTls)

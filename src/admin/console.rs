@@ -132,10 +132,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, O: Operator> Console<'_, S, O> {
             let request = self.next_request().await?;
             self.seat.touch(SystemTime::now());
             self.handle(request).await?;
-            if self.link.out.len() > UNSENT_MAX {
-                self.link.send().await?;
-            }
+            self.relieve().await?;
         }
+    }
+
+    /// Sends answers before there are too many of them. A client that does not read them is not served further.
+    async fn relieve(&mut self) -> Result<(), Ending> {
+        if self.link.out.len() > UNSENT_MAX {
+            self.link.send().await?;
+        }
+        Ok(())
     }
 
     /// The login burst, up to the first ReadyForQuery.
@@ -240,6 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, O: Operator> Console<'_, S, O> {
                 out.append(&mut rows.into_messages());
             }
             build::command_complete(out, &reply.tag);
+            self.relieve().await?;
         }
         Ok(())
     }
@@ -364,8 +371,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, O: Operator> Console<'_, S, O> {
     ) -> Result<Result<Done, CommandError>, Failed> {
         // The client should see what came before.
         self.link.send().await?;
-        let undo = execute::undo_of(self.operator, command);
         let role = self.user.role;
+        let undo = execute::undo_of(self.operator, role, command);
         select! {
             biased;
             () = self.seat.canceled() => {

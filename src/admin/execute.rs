@@ -89,7 +89,10 @@ pub async fn run<O: Operator>(
 
 /// What is to be run when the client cancels this command while it waits: a PAUSE that is not complete is taken back. Must be asked
 /// before the command runs. A database that was paused before stays so.
-pub fn undo_of<O: Operator>(operator: &O, command: &Command) -> Option<Command> {
+pub fn undo_of<O: Operator>(operator: &O, role: Role, command: &Command) -> Option<Command> {
+    if !rights::may(role, command) {
+        return None;
+    }
     match command {
         Command::Pause(None) if !operator.state().paused => Some(Command::Resume(None)),
         Command::Pause(Some(name)) => {

@@ -15,7 +15,7 @@ use crate::worker::report::{PoolRow, SocketRow};
 
 /// The rows of a SHOW, for one open console of the user `adm`.
 async fn rows(fake: &Fake, show: &str) -> Vec<String> {
-    let desk = Desk::new(std::time::Instant::now() - Duration::from_secs(10));
+    let desk = Desk::new(std::time::Instant::now() - Duration::from_secs(1000));
     let console = user(Role::Admin, 7);
     let _seat = desk.enter(&console);
     let [command] = &parse(&format!("SHOW {show}")).unwrap()[..] else {
@@ -234,18 +234,18 @@ async fn connections() {
 
 fn counted() -> Fake {
     let stats = Stats {
-        server_assignment_count: 10,
-        xact_count: 20,
-        query_count: 30,
-        bytes_received: 40,
-        bytes_sent: 50,
-        xact_time: 60,
-        query_time: 60,
-        wait_time: 50,
-        client_parse_count: 60,
-        server_parse_count: 70,
-        bind_count: 80,
-        client_login_count: 90,
+        server_assignment_count: 10_400,
+        xact_count: 20_400,
+        query_count: 30_400,
+        bytes_received: 40_400,
+        bytes_sent: 50_400,
+        xact_time: 3 * 20_400,
+        query_time: 2 * 30_400,
+        wait_time: 5 * 10_400,
+        client_parse_count: 60_400,
+        server_parse_count: 70_400,
+        bind_count: 80_400,
+        client_login_count: 90_400,
     };
     let pool = |database: &str| PoolRow {
         database: database.to_owned(),
@@ -259,9 +259,9 @@ fn counted() -> Fake {
     }
 }
 
-const COUNTED: &str = "10|20|30|40|50|60|60|50|60|70|80|90";
-/// Over the ten seconds (and a bit) that these tests begin with.
-const AVERAGED: &str = "0|1|2|3|4|3|2|5|5|6|7|8";
+const COUNTED: &str = "10400|20400|30400|40400|50400|61200|60800|52000|60400|70400|80400|90400";
+/// Over the thousand seconds (and a bit) that these tests begin with.
+const AVERAGED: &str = "10|20|30|40|50|3|2|5|60|70|80|90";
 
 #[tokio::test]
 async fn statistics_per_database() {
@@ -291,30 +291,30 @@ async fn statistics_per_database() {
 #[tokio::test]
 async fn statistics_of_all() {
     let expected = [
-        "total_server_assignment_count|20",
-        "total_xact_count|41",
-        "total_query_count|61",
-        "total_client_bytes|80",
-        "total_server_bytes|100",
-        "total_xact_time|120",
-        "total_query_time|120",
-        "total_wait_time|100",
-        "total_ps_client_parse_count|120",
-        "total_ps_server_parse_count|140",
-        "total_ps_bind_count|160",
-        "total_client_login_count|181",
-        "avg_server_assignment_count|1",
-        "avg_xact_count|4",
-        "avg_query_count|6",
-        "avg_client_bytes|7",
-        "avg_server_bytes|9",
+        "total_server_assignment_count|20800",
+        "total_xact_count|40801",
+        "total_query_count|60801",
+        "total_client_bytes|80800",
+        "total_server_bytes|100800",
+        "total_xact_time|122400",
+        "total_query_time|121600",
+        "total_wait_time|104000",
+        "total_ps_client_parse_count|120800",
+        "total_ps_server_parse_count|140800",
+        "total_ps_bind_count|160800",
+        "total_client_login_count|180801",
+        "avg_server_assignment_count|20",
+        "avg_xact_count|40",
+        "avg_query_count|60",
+        "avg_client_bytes|80",
+        "avg_server_bytes|100",
         "avg_xact_time|2",
         "avg_query_time|1",
         "avg_wait_time|5",
-        "avg_ps_client_parse_count|11",
-        "avg_ps_server_parse_count|13",
-        "avg_ps_bind_count|15",
-        "avg_client_login_count|18",
+        "avg_ps_client_parse_count|120",
+        "avg_ps_server_parse_count|140",
+        "avg_ps_bind_count|160",
+        "avg_client_login_count|180",
     ];
     assert_eq!(rows(&counted(), "totals").await, expected);
 }

@@ -2,11 +2,17 @@
 
 mod auth;
 mod cancel;
+mod console;
+mod fairness;
 mod limits;
 mod modes;
+mod operate;
 mod parameters;
 mod prepared;
+mod restart;
+mod signals;
 mod timeouts;
+mod tls;
 
 use crate::fixture::{Cluster, Ini};
 use crate::proto::Conn;

@@ -38,10 +38,13 @@ postgres_bin_dir() {
   dir=$(command -v initdb) && dirname "$(readlink -f "$dir")"
 }
 
-# free_port [WISH]: prints a port of 127.0.0.1 nobody listens on, WISH if that is free.
+port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Prints a port of 127.0.0.1 nobody listens on, from below those that clients are given.
 free_port() {
-  local port=${1:-$((20000 + RANDOM % 12000))}
-  while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((20000 + RANDOM % 12000)); done
+  local port
+  port=$((20000 + RANDOM % 12000))
+  until port_is_free "$port"; do port=$((20000 + RANDOM % 12000)); done
   echo "$port"
 }
 
@@ -66,7 +69,7 @@ throwaway_begin() {
   chmod 755 "$WORK"
   mkdir "$WORK/run" "$WORK/log"
   give_to_server_user "$WORK" "$WORK/run" "$WORK/log"
-  PG_PORT='' PG_PID='' POOLER_PID='' POOLER_PORT='' CHILDREN=()
+  PG_PORT='' PG_PID='' POOLER_PID='' POOLER_PORT='' CHILDREN=() passed=0 failed=0
   trap throwaway_end EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
@@ -177,11 +180,12 @@ direct() {
 
 is_pgbouncer() { "$PGWEIR_BIN" -V 2>/dev/null | grep -q libevent; }
 
-# cluster_users: the ordinary user "weir" (password "weir"), and the auth_file with his verifier as the server has it, so that
+# cluster_users DATABASE: the ordinary user "weir" (password "weir") and a database of his, and the auth_file with his verifier as the server has it, so that
 # the pooler can log in with the keys the client proved. The console's user "weir_admin" (password "console") is unknown to the
 # server.
 cluster_users() {
-  direct postgres -c "CREATE USER weir PASSWORD 'weir'" -c "GRANT pg_monitor TO weir" >/dev/null || return
+  direct postgres -c "CREATE USER weir PASSWORD 'weir'" -c "GRANT pg_monitor TO weir" -c "CREATE DATABASE \"$1\" OWNER weir" ||
+    die "cannot create the user and his database"
   {
     direct postgres -c "SELECT format('\"%s\" \"%s\"', rolname, rolpassword) FROM pg_authid WHERE rolname = 'weir'"
     echo '"weir_admin" "console"'
@@ -248,4 +252,39 @@ console() {
   local command=$1
   shift
   PGPASSWORD=console psql -X -qAt -h 127.0.0.1 -p "$POOLER_PORT" -U weir_admin -d pgbouncer -c "$command" "$@"
+}
+
+# pools_at_rest POOL_SIZE FILE: succeeds when, by SHOW POOLS (kept in FILE), no client is there, none waits, no server is in use,
+# and no pool has more servers than POOL_SIZE. The console's own pool does not count.
+pools_at_rest() {
+  console 'SHOW POOLS' -A -F ' ' --pset=tuples_only=off >"$2" 2>&1 &&
+    awk -v size="$1" '
+      NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
+      NF < 10 || $1 == "pgbouncer" { next }
+      { rows++
+        if ($column["cl_active"] + $column["cl_waiting"] + $column["sv_active"] + $column["sv_tested"] + $column["sv_login"] > 0) bad++
+        if ($column["sv_idle"] + $column["sv_used"] > size) bad++ }
+      END { exit !(rows > 0 && bad == 0) }' "$2"
+}
+
+# result ok|FAIL|skip NAME: counts and prints one check.
+result() {
+  case $1 in
+    ok) passed=$((passed + 1)) ;;
+    FAIL) failed=$((failed + 1)) ;;
+  esac
+  say "$*"
+}
+
+# verdict NAME COMMAND...: a check that is one command.
+verdict() {
+  local name=$1
+  shift
+  if "$@"; then result ok "$name"; else result FAIL "$name"; fi
+}
+
+# results: the count, as the last line; fails if anything did.
+results() {
+  say "$passed passed, $failed failed"
+  ((failed == 0))
 }

@@ -1,6 +1,6 @@
 //! tokio-postgres through the pooler: typed and prepared statements, pipelining by many futures, portals, COPY, cancel,
 //! notifications. One of the driver tests: `tests/drivers/run.sh` starts PostgreSQL and the pooler and sets `PGWEIR_DSN`.
-//! Without it every test here is skipped, in so many words. The modules say in which pool modes their tests are valid; the
+//! Alone, every test here is ignored, or skipped in so many words. The modules say in which pool modes their tests are valid; the
 //! runner picks them by name.
 
 use std::future::Future;
@@ -19,6 +19,7 @@ use tokio_postgres::{AsyncMessage, Client, IsolationLevel, NoTls, SimpleQueryMes
 
 /// The longest any one check may take.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Runs `body` if the pooler under test is there.
 fn check<F: Future<Output = ()>>(body: impl FnOnce(String) -> F) {
     let Ok(dsn) = std::env::var("PGWEIR_DSN") else {
@@ -71,6 +72,7 @@ mod every_mode {
     use super::*;
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn values_come_back_as_sent() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -96,6 +98,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn prepared_statements_of_many_clients() {
         check(|dsn| async move {
             let mut clients = Vec::new();
@@ -124,6 +127,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn more_statements_than_the_pooler_keeps() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -145,6 +149,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn pipelined_queries_are_answered_in_order() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -167,6 +172,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn pipelined_errors_hit_their_own_query() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -191,6 +197,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn errors_leave_the_connection_usable() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -213,6 +220,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn simple_queries_of_several_statements() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -232,6 +240,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn copy_in_and_out() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -268,6 +277,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn copy_that_fails() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -317,6 +327,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn cancel_hits_its_own_query_only() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -341,6 +352,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn a_late_cancel_hits_nobody() {
         check(|dsn| async move {
             let idler = connect(&dsn).await;
@@ -366,6 +378,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn large_values_both_ways() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -383,6 +396,7 @@ mod every_mode {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn fifty_clients_on_few_servers() {
         check(|dsn| async move {
             let mut clients = JoinSet::new();
@@ -415,6 +429,7 @@ mod with_transactions {
     use super::*;
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn transactions_and_savepoints() {
         check(|dsn| async move {
             let mut client = connect(&dsn).await;
@@ -461,6 +476,7 @@ mod with_transactions {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn portals_fetch_in_steps() {
         check(|dsn| async move {
             let mut client = connect(&dsn).await;
@@ -486,6 +502,7 @@ mod with_transactions {
     }
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn clients_with_transactions_share_few_servers() {
         check(|dsn| async move {
             let client = connect(&dsn).await;
@@ -548,6 +565,7 @@ mod session_only {
     use super::*;
 
     #[test]
+    #[ignore = "tests/drivers/run.sh starts what it needs"]
     fn notifications_and_notices() {
         check(|dsn| async move {
             let (listener, mut connection) = tokio_postgres::connect(&dsn, NoTls)

@@ -29,5 +29,5 @@ soak: build ## 500 clients while the console reloads, reconnects and pauses, and
 	@tests/soak.sh $(or $(SOAK_SECONDS),60)
 
 compare: build ## CPU per transaction and memory per idle client, beside PgBouncer
-	@tests/needs.sh demo
+	@tests/needs.sh compare
 	@benches/compare.sh

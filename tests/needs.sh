@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs what the demo or the tests need and this machine lacks, and says so: PostgreSQL and a C linker for the demo; for the
-# tests also a JDK, the JDBC driver, and a Python environment with psycopg and asyncpg in target/venv. Debian packages come from
-# apt (through sudo unless root), Python packages from PyPI. Installs nothing that is there already.
+# Installs what this machine lacks, and says so. For the demo: PostgreSQL and a C linker. For the comparison: Python too. For the
+# tests: also a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv. Debian packages come
+# from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
 #
-# usage: tests/needs.sh demo|test
+# usage: tests/needs.sh demo|compare|test
 set -euo pipefail
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT_DIR/target}
@@ -67,16 +67,19 @@ main() {
   command -v cc >/dev/null || missing+=(gcc libc6-dev)
   command -v ps >/dev/null || missing+=(procps)
   has_postgres || missing+=(postgresql)
-  if [[ ${1:-} == test ]]; then
-    need_rust_tools
-    has_postgres_contrib || missing+=(postgresql-contrib)
-    has_venv || missing+=(python3 python3-venv)
-    command -v javac >/dev/null || missing+=(default-jdk-headless)
-    [[ -f /usr/share/java/postgresql.jar ]] || missing+=(libpostgresql-jdbc-java)
-    command -v openssl >/dev/null || missing+=(openssl)
-  elif [[ ${1:-} != demo ]]; then
-    die "usage: tests/needs.sh demo|test"
-  fi
+  case ${1:-} in
+    demo) ;;
+    compare) command -v python3 >/dev/null || missing+=(python3) ;;
+    test)
+      need_rust_tools
+      has_postgres_contrib || missing+=(postgresql-contrib)
+      has_venv || missing+=(python3 python3-venv)
+      command -v javac >/dev/null || missing+=(default-jdk-headless)
+      [[ -f /usr/share/java/postgresql.jar ]] || missing+=(libpostgresql-jdbc-java)
+      command -v openssl >/dev/null || missing+=(openssl)
+      ;;
+    *) die "usage: tests/needs.sh demo|compare|test" ;;
+  esac
   apt_install "${missing[@]}"
   if [[ $1 == test ]]; then python_environment; fi
 }

@@ -14,7 +14,7 @@ POOLER_START_SECONDS_MAX=20
 STOP_SECONDS_MAX=10
 
 # The caller's own PostgreSQL settings must not leak into what runs here.
-for name in $(compgen -e | grep '^PG' | grep -v '^PGWEIR_'); do unset "$name"; done
+for name in $(compgen -e | grep '^PG' | grep -v -e '^PGWEIR_' -e '^PGBOUNCER$'); do unset "$name"; done
 export PGCONNECT_TIMEOUT=20 LC_ALL=C.UTF-8
 
 say() { printf '%s\n' "$*"; }
@@ -69,7 +69,7 @@ throwaway_begin() {
   chmod 755 "$WORK"
   mkdir "$WORK/run" "$WORK/log"
   give_to_server_user "$WORK" "$WORK/run" "$WORK/log"
-  PG_PORT='' PG_PID='' POOLER_PID='' POOLER_PORT='' CHILDREN=() passed=0 failed=0
+  PG_PORT='' PG_PID='' POOLER_NAME=pooler POOLER_PORT='' POOLERS=() CHILDREN=() passed=0 failed=0
   trap throwaway_end EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
@@ -92,7 +92,7 @@ throwaway_end() {
   trap - EXIT
   set +e
   end_children
-  pooler_stop
+  for POOLER_PID in "${!POOLERS[@]}"; do pooler_stop; done
   cluster_stop
   if ((status != 0)) && [[ -n ${KEEP_LOGS_IN:-} ]]; then keep_logs "$KEEP_LOGS_IN"; fi
   rm -rf "$WORK"
@@ -194,13 +194,13 @@ cluster_users() {
   chmod 600 "$WORK/users.txt"
 }
 
-# pooler_ini MODE POOL_SIZE [LINE...]: writes $WORK/pooler.ini for the throw-away cluster and chooses $POOLER_PORT, once.
-# Further lines go to its [pgbouncer] section.
+# pooler_ini MODE POOL_SIZE [LINE...]: writes the pooler's ini file for the throw-away cluster and chooses $POOLER_PORT, if that
+# is not set. Further lines go to its [pgbouncer] section. POOLER_AUTH=trust asks clients for nothing.
 pooler_ini() {
   local mode=$1 pool_size=$2
   shift 2
   POOLER_PORT=${POOLER_PORT:-$(free_port)}
-  cat >"$WORK/pooler.ini" <<CONF
+  cat >"$WORK/$POOLER_NAME.ini" <<CONF
 [databases]
 * = host=127.0.0.1 port=$PG_PORT
 
@@ -208,43 +208,45 @@ pooler_ini() {
 listen_addr = 127.0.0.1
 listen_port = $POOLER_PORT
 unix_socket_dir = $WORK/run
-auth_type = scram-sha-256
+auth_type = ${POOLER_AUTH:-scram-sha-256}
 auth_file = $WORK/users.txt
 admin_users = weir_admin
 pool_mode = $mode
 default_pool_size = $pool_size
-max_client_conn = 1000
+max_client_conn = ${POOLER_CLIENTS_MAX:-1000}
 query_wait_notify = 0
 ignore_startup_parameters = extra_float_digits
 $(printf '%s\n' "$@")
 CONF
 }
 
-# pooler_start: starts the pooler on $WORK/pooler.ini and waits until its console answers. The program is copied first: the server user may not be able to enter the folder it was built in.
+# pooler_start: starts the pooler on its ini file and waits until its console answers. A script that wants several at a time
+# gives each a $POOLER_NAME, and keeps each one's $POOLER_PORT and $POOLER_PID itself. The program is copied first: the server
+# user may not be able to enter the folder it was built in.
 pooler_start() {
-  local ini=$WORK/pooler.ini program=$WORK/pooler
+  local ini=$WORK/$POOLER_NAME.ini log=$WORK/log/$POOLER_NAME.log program=$WORK/$POOLER_NAME
   [[ -x $PGWEIR_BIN ]] || die "no pooler at $PGWEIR_BIN; build it with: cargo build --release"
   install -m 755 "$PGWEIR_BIN" "$program"
   give_to_server_user "$ini"
   # A session of its own, so that Ctrl-C reaches this script, which then ends the pooler in its own time.
-  (as_server setsid "$program" "$ini") >>"$WORK/log/pooler.log" 2>&1 &
+  (as_server setsid "$program" "$ini") >>"$log" 2>&1 &
   POOLER_PID=$!
   disown "$POOLER_PID"
+  POOLERS[POOLER_PID]=running
   wait_until "$POOLER_START_SECONDS_MAX" "the pooler to answer" pooler_answers_or_died ||
-    { tail -n 20 "$WORK/log/pooler.log" >&2; die "the pooler did not start"; }
-  kill -0 "$POOLER_PID" 2>/dev/null || { tail -n 20 "$WORK/log/pooler.log" >&2; die "the pooler ended at once"; }
+    { tail -n 20 "$log" >&2; die "the pooler did not start"; }
+  kill -0 "$POOLER_PID" 2>/dev/null || { tail -n 20 "$log" >&2; die "the pooler ended at once"; }
 }
 
 pooler_answers_or_died() {
   ! kill -0 "$POOLER_PID" 2>/dev/null || console 'SHOW VERSION' >/dev/null 2>&1
 }
 
-# Immediate shutdown is SIGQUIT, as in PgBouncer; a pooler that does not heed it is killed.
+# Ends the pooler $POOLER_PID, at once. Immediate shutdown is SIGQUIT, as in PgBouncer; a pooler that does not heed it is killed.
 pooler_stop() {
-  if [[ -z ${POOLER_PID:-} ]]; then return; fi
   kill -QUIT "$POOLER_PID" 2>/dev/null
   wait_until "$STOP_SECONDS_MAX" "the pooler to stop" gone "$POOLER_PID" || kill -KILL "$POOLER_PID"
-  POOLER_PID=''
+  unset "POOLERS[POOLER_PID]"
 }
 
 # console COMMAND [PSQL ARGUMENTS...]: one command to the pooler's console, unaligned, tuples only.

@@ -19,6 +19,7 @@ use tokio_postgres::{AsyncMessage, Client, IsolationLevel, NoTls, SimpleQueryMes
 
 /// The longest any one check may take.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Runs `body` if the pooler under test is there.
 fn check<F: Future<Output = ()>>(body: impl FnOnce(String) -> F) {
     let Ok(dsn) = std::env::var("PGWEIR_DSN") else {

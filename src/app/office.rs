@@ -311,9 +311,11 @@ impl Operator for App {
         names.sort();
         names.dedup();
         names.retain(|name| name != CONSOLE_DATABASE);
+        let consoles = self.consoles.rows();
         let row = |name: String| UserRow {
             current_connections: self.budget.servers_of("", &name).1 as u64,
-            current_client_connections: u64::from(self.admission.user_clients(&name)),
+            current_client_connections: u64::from(self.admission.user_clients(&name))
+                .saturating_sub(consoles.iter().filter(|row| row.user == name).count() as u64),
             name,
         };
         names.into_iter().map(row).collect()
@@ -326,7 +328,7 @@ impl Operator for App {
             .iter()
             .map(|pool| pool.cl_active + pool.cl_waiting)
             .sum();
-        let used = clients + self.consoles.len() as u64;
+        let known = clients + self.consoles.len() as u64;
         let servers: usize = self
             .budget
             .pools()
@@ -334,8 +336,8 @@ impl Operator for App {
             .map(|share| share.servers())
             .sum();
         Lists {
-            used_clients: used,
-            login_clients: (self.admission.sockets() as u64).saturating_sub(used),
+            used_clients: clients,
+            login_clients: (self.admission.sockets() as u64).saturating_sub(known),
             used_servers: servers as u64,
             dns_queries: 0,
         }

@@ -28,7 +28,7 @@ use crate::net::unix::UnixOptions;
 use crate::pool::budget::Budget;
 use crate::pool::shard::{PoolMail, Post};
 use crate::process::{self, Pidfile, Readiness, Signal, Signals};
-use crate::server::params::Tracked;
+use crate::server::params::{ParamSet, Tracked};
 use crate::server::prepared::StatementCache;
 use crate::types::WORKERS_MAX;
 use crate::worker::mail::{Control, Mail};
@@ -426,7 +426,7 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
             user: login.user.clone(),
             database: CONSOLE_DATABASE.to_owned(),
             replication: "none",
-            state: "active",
+            state: "idle",
             addr,
             port,
             local_addr: local.map_or_else(|| "unix".to_owned(), |addr| addr.ip().to_string()),
@@ -442,7 +442,7 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
                 _ => 0,
             },
             tls: login.tls.unwrap_or_default().to_owned(),
-            application_name: String::new(),
+            application_name: app.application_name(&login.params),
             prepared_statements: 0,
             id: login.id.0,
         },
@@ -451,15 +451,24 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
         return;
     }
     let stream = Prefixed::new(stream, login.leftover);
-    console::serve(stream, &*app, &app.consoles, user).await;
+    let ending = console::serve(stream, &*app, &app.consoles, user).await;
     app.cancel_keys.lock().remove(&key);
+    if app.config_now().settings.log_disconnections {
+        let age = login.connected.elapsed().as_secs();
+        tracing::info!(%who, "closing because: {ending} (age={age}s)");
+    }
 }
 
 impl App {
-    fn named_parameters(
-        &self,
-        params: &crate::server::params::ParamSet,
-    ) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn application_name(&self, params: &ParamSet) -> String {
+        let index = self.in_force().desk.tracked.index(b"application_name");
+        let name = index
+            .and_then(|index| params.get(index))
+            .unwrap_or_default();
+        String::from_utf8_lossy(name).into_owned()
+    }
+
+    fn named_parameters(&self, params: &ParamSet) -> Vec<(Vec<u8>, Vec<u8>)> {
         let tracked = self.in_force().desk.tracked.clone();
         let named = (0..tracked.len()).filter_map(|index| {
             let value = params.get(index)?;

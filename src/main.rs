@@ -1,1 +1,27 @@
-fn main() {}
+//! The program: reads the command line and does what it says. See [`pgweir`] for the map.
+
+use std::process::ExitCode;
+
+use pgweir::cli::{self, Command};
+use pgweir::{app, config};
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Err(stop) => stop.exit(),
+        Ok(cli) => match cli.command {
+            Command::Run(run) => app::run(run),
+            Command::Check { file } => check(&file),
+        },
+    }
+}
+
+/// Prints the report about a configuration; the exit status says whether it would be loaded.
+fn check(file: &std::path::Path) -> ExitCode {
+    let report = config::check(file, config::variables());
+    print!("{report}");
+    if report.has_errors() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}

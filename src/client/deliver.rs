@@ -80,6 +80,9 @@ impl Deliver<'_> {
         } else {
             splice.pass(n)
         }
+        if !self.link.events.is_empty() && self.link.from_server.at_boundary() {
+            settle(self.link, self.statements, splice.insert());
+        }
     }
 
     fn message(

@@ -18,6 +18,7 @@ pub mod buffer;
 pub mod dial;
 pub mod listen;
 pub mod options;
+pub mod prefixed;
 mod socket;
 pub mod stream;
 pub mod tls;

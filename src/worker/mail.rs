@@ -1,6 +1,5 @@
 //! What workers are told: by each other, by the front, by the operator's side.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -48,8 +47,6 @@ pub struct Newcomer {
     pub login_user: String,
     /// Where it comes from.
     pub peer: PeerAddr,
-    /// Our end of the socket.
-    pub local: Option<SocketAddr>,
     /// When it connected.
     pub connected: Instant,
     /// The same by the wall clock.

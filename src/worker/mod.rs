@@ -195,7 +195,7 @@ impl Worker {
             database: newcomer.share.key.database.clone(),
             user: newcomer.login_user,
             peer: newcomer.peer,
-            local: newcomer.local,
+            local: stream.local_addr().ok().flatten(),
             replication: newcomer.replication,
             connected: newcomer.connected,
             connect_time: newcomer.connect_time,
@@ -376,7 +376,7 @@ impl Worker {
                 .for_each(|shard| shard.renew(now)),
             Control::Pause(scope, paused) => self.pause(scope, paused, now),
             Control::IsQuiet(scope, reply) => {
-                drop(reply.send(self.in_scope(&scope).iter().all(|shard| shard.is_quiet())))
+                let _ = reply.send(self.in_scope(&scope).iter().all(|shard| shard.is_quiet()));
             }
             Control::Closing(scope, reply) => drop(
                 reply.send(

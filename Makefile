@@ -1,0 +1,33 @@
+# What one types here. `make demo` and `make test` install what they need (with apt and pip) and say so.
+
+SHELL := /bin/bash
+# Where rustup puts cargo, for a shell that has not heard of it yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: help build demo test drivers soak compare
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+build: ## pgweir itself, in target/release
+	cargo build --release --locked
+
+demo: ## PostgreSQL, pgweir in front, a short pgbench, SHOW POOLS; leaves nothing behind
+	@tests/needs.sh demo
+	cargo build --release --locked
+	@tests/demo.sh
+
+test: ## everything: style, lints, docs, Rust tests, real drivers, a short soak
+	@tests/all.sh
+
+drivers: build ## only the driver tests, with the release build
+	@tests/needs.sh test
+	@tests/drivers/run.sh
+
+soak: build ## 500 clients while the console reloads, reconnects and pauses, and PostgreSQL is killed (SOAK_SECONDS=60)
+	@tests/needs.sh demo
+	@tests/soak.sh $(or $(SOAK_SECONDS),60)
+
+compare: build ## CPU per transaction and memory per idle client, beside PgBouncer
+	@tests/needs.sh compare
+	@benches/compare.sh

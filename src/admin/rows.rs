@@ -1,0 +1,73 @@
+//! What the console is told about the program, as far as [`crate::worker::report`] does not say it already.
+//!
+//! Plain values, gathered by the app when a `SHOW` asks for them. The console itself is in none of them: it adds its own database,
+//! user, pool and clients ([`super::desk`]).
+
+use std::sync::Arc;
+
+use crate::config::Database;
+
+/// A database that exists: an entry of the configuration, or one made from `*`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatabaseRow {
+    /// What is written about it.
+    pub entry: Arc<Database>,
+    /// Its server connections, over all workers and users.
+    pub current_connections: u64,
+    /// Its clients.
+    pub current_client_connections: u64,
+    /// Paused by name (PAUSE db, KILL).
+    pub paused: bool,
+    /// Refuses new clients.
+    pub disabled: bool,
+}
+
+/// A user that is known: from auth_file, `[users]`, auth_query, or as a database's forced user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserRow {
+    /// The name.
+    pub name: String,
+    /// Server connections that were made in this name.
+    pub current_connections: u64,
+    /// Clients logged in by this name, consoles not counted.
+    pub current_client_connections: u64,
+}
+
+/// Numbers that only SHOW LISTS has. What it can count from other rows is not here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lists {
+    /// Clients, those still logging in not counted.
+    pub used_clients: u64,
+    /// Clients that are logging in.
+    pub login_clients: u64,
+    /// Server connections.
+    pub used_servers: u64,
+    /// Lookups of host names under way.
+    pub dns_queries: u64,
+}
+
+/// Connections to a peer, which carry only cancel requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerPoolRow {
+    /// The peer's id.
+    pub peer_id: u16,
+    /// Cancel requests being delivered.
+    pub cl_active_cancel_req: u64,
+    /// Cancel requests waiting for a connection.
+    pub cl_waiting_cancel_req: u64,
+    /// Connections carrying a cancel request.
+    pub sv_active_cancel: u64,
+    /// Connections being made.
+    pub sv_login: u64,
+}
+
+/// A host name whose addresses are remembered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsHostRow {
+    /// The name.
+    pub hostname: String,
+    /// Seconds until it is looked up again; 0 if that is due.
+    pub ttl_s: u64,
+    /// Its addresses; none if the lookup failed.
+    pub addresses: Vec<std::net::IpAddr>,
+}

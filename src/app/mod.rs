@@ -1,0 +1,100 @@
+//! Building the parts and joining them: the one room that knows all the others.
+//!
+//! [`run`] starts everything and waits for the end; [`parts`] makes TLS, secrets and options out of a configuration; [`front`]
+//! accepts connections and hands logged-in clients to workers; [`office`] is what the operator's side works with: reload, pause,
+//! shutdown, and the rows of every `SHOW`.
+
+mod front;
+mod office;
+mod parts;
+mod start;
+
+pub use start::run;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin;
+use crate::admin::operator::ShutdownMode;
+use crate::client::admission::Admission;
+use crate::client::login::{ConsoleLogin, Desk};
+use crate::config::Database;
+use crate::logs::LogHandle;
+use crate::pool::budget::Budget;
+use crate::pool::recipe::Blueprint;
+use crate::types::{CancelKey, ConnId, WorkerId};
+use crate::worker::mail::{Mail, Mailbox};
+
+/// What a configuration has been turned into: replaced as a whole by a reload.
+pub struct InForce {
+    /// What workers make servers from.
+    pub blueprint: Arc<Blueprint>,
+    /// What logins go by.
+    pub desk: Arc<Desk>,
+}
+
+/// Whose query a cancel key cancels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyHolder {
+    /// A client of this worker.
+    Client(WorkerId, ConnId),
+    /// A user of the console.
+    Console,
+}
+
+/// The keys of all clients. Locked when a client comes, goes or cancels; never for a query.
+pub type CancelKeys = Arc<Mutex<HashMap<CancelKey, KeyHolder>>>;
+
+/// What the operator has ordered.
+#[derive(Debug, Default)]
+pub struct Orders {
+    /// Everything is paused.
+    pub paused: bool,
+    /// Databases paused by name.
+    pub paused_databases: Vec<String>,
+    /// The end has been asked for.
+    pub shutdown: Option<ShutdownMode>,
+}
+
+/// Everything that the front and the operator's side share.
+pub struct App {
+    in_force: RwLock<Arc<InForce>>,
+    /// The environment's settings, as they were at the start.
+    variables: Vec<(String, String)>,
+    /// `-q`, `-v` and `-d`, which win over the file.
+    run: crate::cli::Run,
+    budget: Budget,
+    admission: Arc<Admission>,
+    mailboxes: Vec<Mailbox>,
+    cancel_keys: CancelKeys,
+    orders: Mutex<Orders>,
+    /// Wakes whoever waits for a change of [`App::orders`].
+    orders_changed: watch::Sender<u64>,
+    /// Databases made from `*`, as far as they are in use.
+    autodbs: Mutex<BTreeMap<String, Arc<Database>>>,
+    consoles: admin::desk::Desk,
+    console_arrivals: mpsc::UnboundedSender<Box<ConsoleLogin>>,
+    logs: LogHandle,
+}
+
+impl App {
+    fn in_force(&self) -> Arc<InForce> {
+        self.in_force.read().clone()
+    }
+
+    fn tell_workers(&self, message: impl Fn() -> crate::worker::mail::Control) {
+        for mailbox in &self.mailboxes {
+            let _ = mailbox.send(Mail::Control(message()));
+        }
+    }
+
+    /// Changes what is ordered, and wakes whoever waits for that.
+    fn order<T>(&self, change: impl FnOnce(&mut Orders) -> T) -> T {
+        let changed = change(&mut self.orders.lock());
+        self.orders_changed.send_modify(|count| *count += 1);
+        changed
+    }
+}

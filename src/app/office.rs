@@ -1,0 +1,468 @@
+//! What the operator's side works with: the orders of the console and of signals, carried out, and the rows of every `SHOW`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::parts::{self, Constants};
+use super::{App, InForce};
+use crate::admin::error::CommandError;
+use crate::admin::operator::{DatabaseState, GlobalState, Operator, SetOutcome, ShutdownMode};
+use crate::admin::rows::{DatabaseRow, DnsHostRow, Lists, PeerPoolRow, UserRow};
+use crate::config::{CONSOLE_DATABASE, Config, Database};
+use crate::error::ClientError;
+use crate::types::{ConnId, PoolKey};
+use crate::worker::mail::{Control, Mail, Scope};
+use crate::worker::report::{PoolRow, SocketRow};
+
+/// How often is looked whether what is waited for (no server in use, no server to be closed) has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+impl App {
+    fn constants(&self) -> Constants {
+        let desk = self.in_force().desk.clone();
+        Constants {
+            tracked: desk.tracked.clone(),
+            mock: desk.mock.clone(),
+        }
+    }
+
+    /// The configuration in force.
+    pub(super) fn config_now(&self) -> Arc<Config> {
+        self.in_force().blueprint.config.clone()
+    }
+
+    /// Reads the configuration again. A file with any mistake changes nothing.
+    pub(super) fn reload_now(&self) -> Result<(), CommandError> {
+        let old = self.config_now();
+        let path = old
+            .settings
+            .conffile
+            .clone()
+            .map_or_else(|| old.path.clone(), PathBuf::from);
+        let mut config = parts::load(&path, &self.variables).map_err(|path| {
+            tracing::error!("config file loading failed: {}", path.display());
+            CommandError::ReloadFailed
+        })?;
+        for name in config.settings.keep_start_only(&old.settings) {
+            tracing::warn!("{name} can only be changed by a restart; keeping the old value");
+        }
+        if let Err(error) = self
+            .logs
+            .reconfigure(parts::log_options(&config.settings, &self.run))
+        {
+            tracing::warn!("{error}");
+        }
+        self.put_in_force(config, true)
+            .map_err(|_| CommandError::ReloadFailed)
+    }
+
+    /// Puts a configuration in force everywhere. `reread`: files it names are new even if their names are not.
+    fn put_in_force(&self, config: Config, reread: bool) -> Result<(), String> {
+        let before = self.in_force();
+        let after = parts::put_together(config, &self.constants(), Some(&before))
+            .inspect_err(|error| tracing::error!("{error}"))?;
+        let after = Arc::new(after);
+        *self.in_force.write() = after.clone();
+        self.renew_pools(&before, &after, reread);
+        self.forget_autodbs(&after.blueprint.config);
+        self.tell_workers(|| Control::Apply(after.blueprint.clone()));
+        self.ensure_pools();
+        Ok(())
+    }
+
+    /// New limits for every pool, and a new generation of servers where they would be connected differently.
+    fn renew_pools(&self, before: &InForce, after: &InForce, reread: bool) {
+        let (old, new) = (&before.blueprint.config, &after.blueprint.config);
+        let tls = reread && parts::server_tls_differs(&old.settings, &new.settings);
+        for share in self.budget.pools() {
+            let Some(database) = new.database(&share.key.database) else {
+                tracing::warn!(
+                    "dropping database '{}' as it does not exist anymore or inactive auto-database",
+                    share.key.database
+                );
+                self.budget.forget(&share.key);
+                continue;
+            };
+            share.set_limits(&new.pool_settings(&database, &share.key.user));
+            let differs = old
+                .database(&share.key.database)
+                .is_none_or(|was| was.connect_differs(&database));
+            if differs || tls {
+                share.renew();
+            }
+        }
+    }
+
+    /// Pools that shall have servers before any client comes: those of forced users with a minimum.
+    pub(super) fn ensure_pools(&self) {
+        let in_force = self.in_force();
+        let config = &in_force.blueprint.config;
+        for database in config.databases.values() {
+            let Some(user) = &database.user else { continue };
+            let settings = config.pool_settings(database, user);
+            if settings.min_pool_size == 0 {
+                continue;
+            }
+            let key = PoolKey {
+                database: database.name.clone(),
+                user: user.clone(),
+            };
+            let share = self.budget.pool(&key, &settings);
+            let credentials = in_force.blueprint.credentials(database, user);
+            let recipe = in_force.blueprint.recipe(database, credentials);
+            if let Some(mailbox) = self.mailboxes.first() {
+                let _ = mailbox.send(Mail::Control(Control::Ensure(Box::new((
+                    share, settings, recipe,
+                )))));
+            }
+        }
+    }
+
+    /// A client uses a database made from `*`.
+    pub(super) fn note_autodb(&self, database: &Arc<Database>) {
+        let known = self
+            .autodbs
+            .lock()
+            .insert(database.name.clone(), database.clone());
+        if known.is_none() {
+            tracing::info!("registered new auto-database: {}", database.name);
+        }
+    }
+
+    fn forget_autodbs(&self, config: &Config) {
+        self.autodbs
+            .lock()
+            .retain(|name, _| config.database(name).is_some_and(|database| database.auto));
+    }
+
+    /// Asks every worker, and gathers the answers; a worker that has ended has none.
+    async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Control) -> Vec<T> {
+        let mut answers = Vec::new();
+        for mailbox in &self.mailboxes {
+            let (reply, answer) = oneshot::channel();
+            let _ = mailbox.send(Mail::Control(question(reply)));
+            answers.push(answer);
+        }
+        let mut gathered = Vec::new();
+        for answer in answers {
+            gathered.extend(answer.await);
+        }
+        gathered
+    }
+
+    async fn ask_rows<T>(&self, question: impl Fn(oneshot::Sender<Vec<T>>) -> Control) -> Vec<T> {
+        self.ask(question).await.into_iter().flatten().collect()
+    }
+
+    /// Waits until no server of these databases is in use.
+    pub(super) async fn quiet(&self, scope: &Scope) {
+        while !self
+            .ask(|reply| Control::IsQuiet(scope.clone(), reply))
+            .await
+            .into_iter()
+            .all(|quiet| quiet)
+        {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Begins a pause; false if everything is paused already.
+    pub(super) fn begin_pause(&self, scope: Scope) -> bool {
+        let begun = self.order(|orders| match &scope {
+            _ if orders.paused => false,
+            None => {
+                orders.paused = true;
+                true
+            }
+            Some(name) => {
+                orders.paused_databases.retain(|known| known != name);
+                orders.paused_databases.push(name.clone());
+                true
+            }
+        });
+        if begun {
+            self.tell_workers(|| Control::Pause(scope.clone(), true));
+        }
+        begun
+    }
+
+    /// Ends a pause.
+    pub(super) fn end_pause(&self, scope: Scope) {
+        self.order(|orders| match &scope {
+            None => orders.paused = false,
+            Some(name) => orders.paused_databases.retain(|known| known != name),
+        });
+        self.tell_workers(|| Control::Pause(scope.clone(), false));
+    }
+
+    fn is_paused(&self, scope: &Scope) -> bool {
+        let orders = self.orders.lock();
+        match scope {
+            None => orders.paused,
+            Some(name) => orders.paused || orders.paused_databases.contains(name),
+        }
+    }
+
+    /// Begins the end of the process; [`super::start`] waits for it.
+    pub(super) fn begin_shutdown(&self, mode: ShutdownMode) {
+        self.admission.set_shutting_down(true);
+        self.order(|orders| orders.shutdown = Some(mode));
+        if mode == ShutdownMode::WaitForServers {
+            self.begin_pause(None);
+            self.tell_workers(|| Control::RefuseWaiting(ClientError::new("server shutting down")));
+        }
+    }
+
+    /// Every database, configured or in use, without the console's own.
+    fn all_databases(&self) -> Vec<Arc<Database>> {
+        let config = self.config_now();
+        let autodbs = self.autodbs.lock();
+        config
+            .databases
+            .values()
+            .chain(autodbs.values())
+            .cloned()
+            .collect()
+    }
+}
+
+fn scope(database: Option<&str>) -> Scope {
+    database.map(str::to_owned)
+}
+
+impl Operator for App {
+    fn config(&self) -> Arc<Config> {
+        self.config_now()
+    }
+
+    fn state(&self) -> GlobalState {
+        let orders = self.orders.lock();
+        GlobalState {
+            paused: orders.paused,
+            shutting_down: orders.shutdown.is_some(),
+        }
+    }
+
+    fn database(&self, name: &str) -> Option<DatabaseState> {
+        self.config_now().database(name)?;
+        let paused = self
+            .orders
+            .lock()
+            .paused_databases
+            .iter()
+            .any(|known| known == name);
+        Some(DatabaseState {
+            paused,
+            disabled: self.admission.is_disabled(name),
+        })
+    }
+
+    async fn pools(&self) -> Vec<PoolRow> {
+        self.ask_rows(Control::Pools).await
+    }
+
+    async fn clients(&self) -> Vec<SocketRow> {
+        self.ask_rows(Control::Clients).await
+    }
+
+    async fn servers(&self) -> Vec<SocketRow> {
+        self.ask_rows(Control::Servers).await
+    }
+
+    async fn databases(&self) -> Vec<DatabaseRow> {
+        let row = |entry: Arc<Database>| {
+            let state = self.database(&entry.name).unwrap_or_default();
+            DatabaseRow {
+                current_connections: self.budget.servers_of(&entry.name, "").0 as u64,
+                current_client_connections: u64::from(self.admission.database_clients(&entry.name)),
+                paused: state.paused,
+                disabled: state.disabled,
+                entry,
+            }
+        };
+        self.all_databases().into_iter().map(row).collect()
+    }
+
+    async fn users(&self) -> Vec<UserRow> {
+        let in_force = self.in_force();
+        let config = &in_force.blueprint.config;
+        let listed = in_force
+            .blueprint
+            .users
+            .users()
+            .map(|user| user.display_name().into_owned());
+        let forced = config
+            .databases
+            .values()
+            .filter_map(|database| database.user.clone());
+        let pooled = self
+            .budget
+            .pools()
+            .into_iter()
+            .map(|share| share.key.user.clone());
+        let mut names: Vec<String> = listed
+            .chain(forced)
+            .chain(config.users.keys().cloned())
+            .chain(pooled)
+            .collect();
+        names.sort();
+        names.dedup();
+        names.retain(|name| name != CONSOLE_DATABASE);
+        let consoles = self.consoles.rows();
+        let row = |name: String| UserRow {
+            current_connections: self.budget.servers_of("", &name).1 as u64,
+            current_client_connections: u64::from(self.admission.user_clients(&name))
+                .saturating_sub(consoles.iter().filter(|row| row.user == name).count() as u64),
+            name,
+        };
+        names.into_iter().map(row).collect()
+    }
+
+    async fn lists(&self) -> Lists {
+        let clients: u64 = self
+            .pools()
+            .await
+            .iter()
+            .map(|pool| pool.cl_active + pool.cl_waiting)
+            .sum();
+        let known = clients + self.consoles.len() as u64;
+        let servers: usize = self
+            .budget
+            .pools()
+            .iter()
+            .map(|share| share.servers())
+            .sum();
+        Lists {
+            used_clients: clients,
+            login_clients: (self.admission.sockets() as u64).saturating_sub(known),
+            used_servers: servers as u64,
+            dns_queries: 0,
+        }
+    }
+
+    async fn peer_pools(&self) -> Vec<PeerPoolRow> {
+        Vec::new()
+    }
+
+    async fn dns_hosts(&self) -> Vec<DnsHostRow> {
+        Vec::new()
+    }
+
+    async fn reload(&self) -> Result<(), CommandError> {
+        self.reload_now()
+    }
+
+    async fn set(&self, key: &str, value: &str) -> Result<SetOutcome, CommandError> {
+        let mut config = Config::clone(&self.config_now());
+        config.settings.set_text(key, value).map_err(|error| {
+            tracing::error!("{error}");
+            CommandError::SetFailed
+        })?;
+        if let Some(contradiction) = config.settings.contradictions().first() {
+            tracing::error!("{}", contradiction.text);
+            return Err(CommandError::SetFailed);
+        }
+        let logs = parts::log_options(&config.settings, &self.run);
+        if let Err(error) = self.logs.reconfigure(logs) {
+            tracing::error!("{error}");
+            return Err(CommandError::SetFailed);
+        }
+        let tls = key.contains("_tls_") || key.contains("_tls13_");
+        match self.put_in_force(config, tls) {
+            Ok(()) => Ok(SetOutcome::Applied),
+            Err(_) if tls => Ok(SetOutcome::OldTlsKept),
+            Err(_) => Err(CommandError::SetFailed),
+        }
+    }
+
+    async fn pause(&self, database: Option<&str>) -> Result<(), CommandError> {
+        let scope = scope(database);
+        let mut changes = self.orders_changed.subscribe();
+        if !self.begin_pause(scope.clone()) {
+            return Err(CommandError::AlreadyPaused);
+        }
+        let resumed = async {
+            while self.is_paused(&scope) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.quiet(&scope) => Ok(()),
+            () = resumed => Err(CommandError::PauseEnded),
+        }
+    }
+
+    async fn resume(&self, database: Option<&str>) -> Result<(), CommandError> {
+        self.end_pause(scope(database));
+        Ok(())
+    }
+
+    async fn disable(&self, database: &str) -> Result<(), CommandError> {
+        self.admission.set_disabled(database, true);
+        Ok(())
+    }
+
+    async fn enable(&self, database: &str) -> Result<(), CommandError> {
+        self.admission.set_disabled(database, false);
+        Ok(())
+    }
+
+    async fn reconnect(&self, database: Option<&str>) -> Result<(), CommandError> {
+        for share in self.budget.pools() {
+            if database.is_none_or(|name| share.key.database == name) {
+                share.renew();
+            }
+        }
+        self.tell_workers(|| Control::Renew(scope(database)));
+        Ok(())
+    }
+
+    async fn kill(&self, database: Option<&str>) -> Result<(), CommandError> {
+        let names = match database {
+            Some(name) => vec![name.to_owned()],
+            None => self
+                .all_databases()
+                .iter()
+                .map(|database| database.name.clone())
+                .collect(),
+        };
+        for name in names {
+            self.begin_pause(Some(name.clone()));
+            self.tell_workers(|| {
+                Control::Kill(Some(name.clone()), ClientError::new("database removed"))
+            });
+        }
+        Ok(())
+    }
+
+    async fn kill_client(&self, id: u64) -> bool {
+        let error = ClientError::new("admin forced disconnect");
+        let found = self
+            .ask(|reply| Control::KillClient(ConnId(id), error.clone(), reply))
+            .await;
+        found.into_iter().any(|found| found)
+    }
+
+    async fn wait_close(&self, database: Option<&str>) -> Result<(), CommandError> {
+        let scope = scope(database);
+        while self
+            .ask(|reply| Control::Closing(scope.clone(), reply))
+            .await
+            .into_iter()
+            .sum::<usize>()
+            > 0
+        {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    async fn shutdown(&self, mode: ShutdownMode) {
+        self.begin_shutdown(mode);
+    }
+}

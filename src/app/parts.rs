@@ -1,0 +1,177 @@
+//! What a configuration is turned into: TLS, secrets, socket options.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::InForce;
+use crate::auth::AuthFile;
+use crate::auth::scram::MockSeed;
+use crate::client::login::Desk;
+use crate::config::{AuthType, Config, Settings};
+use crate::logs::{Facility, LogOptions, SyslogOptions};
+use crate::net::listen::ListenOptions;
+use crate::net::options::TcpOptions;
+use crate::net::tls::{ClientTls, ServerTls, SslMode, TlsSettings};
+use crate::pool::recipe::Blueprint;
+use crate::server::params::Tracked;
+
+/// What stays the same over reloads.
+pub struct Constants {
+    /// Names of the tracked parameters.
+    pub tracked: Arc<Tracked>,
+    /// From which unknown users' exchanges are made up.
+    pub mock: Arc<MockSeed>,
+}
+
+/// Options of TCP sockets.
+pub fn tcp_options(settings: &Settings) -> TcpOptions {
+    TcpOptions {
+        keepalive: settings.tcp_keepalive,
+        keepalive_count: settings.tcp_keepcnt,
+        keepalive_idle: settings.tcp_keepidle,
+        keepalive_interval: settings.tcp_keepintvl,
+        user_timeout: settings.tcp_user_timeout,
+        socket_buffer_bytes: settings.tcp_socket_buffer as usize,
+        defer_accept: settings.tcp_defer_accept,
+    }
+}
+
+/// Options of listening TCP sockets.
+pub fn listen_options(settings: &Settings) -> ListenOptions {
+    ListenOptions {
+        backlog: settings.listen_backlog,
+        reuse_port: settings.so_reuseport,
+        tcp: tcp_options(settings),
+    }
+}
+
+/// Where the log goes. `-q`, `-d` and `-v` win over the file.
+pub fn log_options(settings: &Settings, run: &crate::cli::Run) -> LogOptions {
+    let ident = settings.syslog_ident.clone();
+    let facility = Facility::from_word(&settings.syslog_facility);
+    LogOptions {
+        quiet: run.quiet || run.daemon,
+        logfile: settings.logfile.clone(),
+        verbose: run
+            .verbose
+            .max(u8::try_from(settings.verbose).unwrap_or(u8::MAX)),
+        syslog: settings.syslog.then(|| SyslogOptions::new(ident, facility)),
+    }
+}
+
+fn tls_settings(settings: &Settings, side: &str) -> TlsSettings {
+    let text = |name: &str| {
+        settings
+            .get_text(&format!("{side}_tls_{name}"))
+            .flatten()
+            .unwrap_or_default()
+    };
+    TlsSettings {
+        mode: SslMode::from_str(&text("sslmode")).unwrap_or_default(),
+        key_file: text("key_file").into(),
+        cert_file: text("cert_file").into(),
+        ca_file: text("ca_file").into(),
+        protocols: text("protocols"),
+        ciphers: text("ciphers"),
+        tls13_ciphers: text("tls13_ciphers"),
+        ecdh_curve: text("ecdhcurve"),
+    }
+}
+
+/// TLS towards clients, and what of the settings can't be followed.
+pub fn client_tls(settings: &Settings) -> Result<Option<ClientTls>, String> {
+    let tls =
+        ClientTls::load(&tls_settings(settings, "client")).map_err(|error| error.to_string())?;
+    warn_of(tls.as_ref().map(ClientTls::remarks));
+    Ok(tls)
+}
+
+/// TLS towards servers, and what of the settings can't be followed.
+pub fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, String> {
+    let tls =
+        ServerTls::load(&tls_settings(settings, "server")).map_err(|error| error.to_string())?;
+    warn_of(tls.as_ref().map(ServerTls::remarks));
+    Ok(tls)
+}
+
+fn warn_of(remarks: Option<&[impl Display]>) {
+    for remark in remarks.unwrap_or_default() {
+        tracing::warn!("{remark}");
+    }
+}
+
+/// Reads `auth_file`. Every line must be good: half a file would lock people out, or let somebody in under an old secret.
+pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile, String> {
+    let (Some(path), true) = (&settings.auth_file, settings.auth_type != AuthType::Any) else {
+        return Ok(AuthFile::default());
+    };
+    let bytes = std::fs::read(path).map(Zeroizing::new);
+    let bytes =
+        bytes.map_err(|error| format!("could not open auth_file {}: {error}", path.display()))?;
+    let (mut users, problems) = AuthFile::parse(&bytes);
+    if problems.is_empty() {
+        if let Some(before) = before {
+            users.keep_unchanged(before);
+        }
+        return Ok(users);
+    }
+    for problem in &problems {
+        tracing::error!("{} ({}:{})", problem.text, path.display(), problem.line);
+    }
+    Err("broken auth file".to_owned())
+}
+
+/// Everything that follows from a configuration, or the first reason why it can't be put in force.
+pub fn put_together(
+    config: Config,
+    constants: &Constants,
+    before: Option<&InForce>,
+) -> Result<InForce, String> {
+    let settings = &config.settings;
+    let client_tls = client_tls(settings)?.map(Arc::new);
+    let server_tls = server_tls(settings)?.map(Arc::new);
+    let users = Arc::new(users(
+        settings,
+        before.map(|before| &*before.blueprint.users),
+    )?);
+    let tcp = tcp_options(settings);
+    let config = Arc::new(config);
+    let uid = nix::unistd::geteuid().as_raw();
+    let (tracked, mock) = (constants.tracked.clone(), constants.mock.clone());
+    Ok(InForce {
+        blueprint: Arc::new(Blueprint {
+            config: config.clone(),
+            users: users.clone(),
+            tls: server_tls,
+            tcp,
+        }),
+        desk: Arc::new(Desk::new(config, users, client_tls, tracked, mock, uid)),
+    })
+}
+
+/// True if servers have to be connected anew because of changed TLS settings or files.
+pub fn server_tls_differs(old: &Settings, new: &Settings) -> bool {
+    tls_settings(old, "server") != tls_settings(new, "server")
+}
+
+/// Reads a configuration and logs what is wrong or worth a word.
+pub fn load(path: &Path, variables: &[(String, String)]) -> Result<Config, PathBuf> {
+    match crate::config::load(path, variables.iter().cloned()) {
+        Ok(loaded) => {
+            for note in &loaded.notes {
+                tracing::warn!("{note}");
+            }
+            Ok(loaded.config)
+        }
+        Err(problems) => {
+            for problem in problems {
+                tracing::error!("{problem}");
+            }
+            Err(path.to_owned())
+        }
+    }
+}

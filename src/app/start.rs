@@ -1,0 +1,479 @@
+//! From the command line to a running process, and from an order to end it to its end.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+
+use super::parts::{self, Constants};
+use super::{App, Orders, front};
+use crate::admin::console;
+use crate::admin::desk::ConsoleUser;
+use crate::admin::operator::{Operator, ShutdownMode};
+use crate::admin::rights::Role;
+use crate::auth::scram::MockSeed;
+use crate::cli::Run;
+use crate::client::admission::Admission;
+use crate::client::login::{ConsoleLogin, ConsoleRole};
+use crate::client::who::Who;
+use crate::config::{CONSOLE_DATABASE, Config};
+use crate::logs::{self, LogHandle};
+use crate::net::listen::{BoundListener, bind_tcp, bind_unix};
+use crate::net::prefixed::Prefixed;
+use crate::net::stream::PeerAddr;
+use crate::net::unix::UnixOptions;
+use crate::pool::budget::Budget;
+use crate::pool::shard::{PoolMail, Post};
+use crate::process::{self, Pidfile, Readiness, Signal, Signals};
+use crate::server::params::{ParamSet, Tracked};
+use crate::server::prepared::StatementCache;
+use crate::types::WORKERS_MAX;
+use crate::worker::mail::{Control, Mail};
+use crate::worker::report::SocketRow;
+use crate::worker::{self, Outfit};
+
+/// By how much the threads of logins are nicer than those of queries.
+const LOGIN_NICENESS: i32 = 5;
+/// Descriptors that the process needs besides those of clients and servers.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// Runs the pooler until it is told to stop. Whatever keeps it from starting has been said when this returns.
+pub fn run(run: Run) -> ExitCode {
+    match try_run(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logs::print_fatal(error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn try_run(run: Run) -> Result<(), Failure> {
+    let logs = logs::init(logs::LogOptions {
+        quiet: run.quiet,
+        verbose: run.verbose,
+        ..logs::LogOptions::default()
+    })?;
+    let variables = crate::config::variables().into_iter().collect::<Vec<_>>();
+    let config = parts::load(&run.file, &variables).map_err(|_| "cannot load config file")?;
+    let settings = &config.settings;
+    if let Some(user) = run.user.as_ref().or(settings.user.as_ref()) {
+        process::switch_user(user)?;
+    }
+    process::refuse_root()?;
+    let constants = Constants {
+        tracked: Arc::new(Tracked::new(&settings.track_extra_parameters)),
+        mock: Arc::new(MockSeed::random().map_err(|error| error.to_string())?),
+    };
+    let pidfile = settings.pidfile.clone();
+    if let Some(pidfile) = &pidfile
+        && process::pidfile::remove_stale(pidfile)?
+    {
+        tracing::info!("stale pidfile, removing");
+    }
+    logs.apply(parts::log_options(
+        settings,
+        &Run {
+            daemon: false,
+            ..run.clone()
+        },
+    ))?;
+    let listeners = listen(&config)?;
+    let in_force = parts::put_together(config, &constants, None)?;
+    let readiness = if run.daemon {
+        process::daemonise(pidfile.as_deref())?
+    } else {
+        Readiness::foreground()
+    };
+    logs.apply(parts::log_options(
+        &in_force.blueprint.config.settings,
+        &run,
+    ))?;
+    let pidfile = pidfile.map(|path| Pidfile::create(&path)).transpose()?;
+    let process = Process {
+        run,
+        logs,
+        variables,
+        in_force,
+        constants,
+        listeners,
+        pidfile,
+        readiness,
+    };
+    process.serve()
+}
+
+/// Everything that has been prepared while the process still had one thread.
+struct Process {
+    run: Run,
+    logs: LogHandle,
+    variables: Vec<(String, String)>,
+    in_force: super::InForce,
+    constants: Constants,
+    listeners: Vec<BoundListener>,
+    pidfile: Option<Pidfile>,
+    readiness: Readiness,
+}
+
+fn listen(config: &Config) -> Result<Vec<BoundListener>, Failure> {
+    let settings = &config.settings;
+    let bound = bind_tcp(
+        &settings.listen_addr.join(","),
+        settings.listen_port,
+        &parts::listen_options(settings),
+    );
+    for warning in &bound.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut listeners = bound.listeners;
+    if let Some(dir) = &settings.unix_socket_dir {
+        let options = UnixOptions {
+            mode: settings.unix_socket_mode,
+            group: settings.unix_socket_group.clone().unwrap_or_default(),
+            backlog: settings.listen_backlog,
+        };
+        listeners.push(bind_unix(
+            &dir.display().to_string(),
+            settings.listen_port,
+            &options,
+        )?);
+    }
+    if listeners.is_empty() {
+        return Err("nowhere to listen on".into());
+    }
+    Ok(listeners)
+}
+
+fn log_start(config: &Config, listeners: &[BoundListener]) {
+    let settings = &config.settings;
+    let clients = u64::from(settings.max_client_conn);
+    let pools = config.databases.len().max(1) as u64;
+    let expected = clients + u64::from(settings.default_pool_size) * pools + SPARE_DESCRIPTORS;
+    if let Ok(limits) = process::raise_fd_limit() {
+        tracing::info!("{}", limits.start_line(clients, expected));
+    }
+    for listener in listeners {
+        tracing::info!("{}", listener.announcement());
+    }
+}
+
+impl Process {
+    fn serve(self) -> Result<(), Failure> {
+        let config = self.in_force.blueprint.config.clone();
+        log_start(&config, &self.listeners);
+        let workers = match config.settings.workers as usize {
+            0 => process::usable_cores(),
+            workers => workers,
+        };
+        let workers = workers.clamp(1, WORKERS_MAX);
+        let (mailboxes, mails): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
+        let sendable = mailboxes.clone();
+        let post: Post =
+            Arc::new(move |worker, mail| drop(sendable[worker].send(Mail::Pool(mail))));
+        let poke = post.clone();
+        let logins = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .thread_name("login")
+            .on_thread_start(|| {
+                // Not being nicer is no reason not to start.
+                let _ = process::lower_priority(LOGIN_NICENESS);
+            })
+            .enable_all()
+            .build()?;
+        let (console_arrivals, arrivals) = mpsc::unbounded_channel();
+        let blueprint = self.in_force.blueprint.clone();
+        let app = Arc::new(App {
+            in_force: RwLock::new(Arc::new(self.in_force)),
+            variables: self.variables,
+            run: self.run,
+            budget: Budget::new(
+                workers,
+                Arc::new(move |worker| poke(worker, PoolMail::Retry)),
+            ),
+            admission: Arc::new(Admission::new()),
+            mailboxes,
+            cancel_keys: Arc::default(),
+            orders: Mutex::new(Orders::default()),
+            orders_changed: watch::Sender::new(0),
+            autodbs: Mutex::default(),
+            consoles: crate::admin::desk::Desk::new(Instant::now()),
+            console_arrivals,
+            logs: self.logs,
+        });
+        let cache = Arc::new(StatementCache::default());
+        for (id, mail) in mails.into_iter().enumerate() {
+            let outfit = Outfit {
+                id,
+                workers,
+                post: post.clone(),
+                logins: logins.handle().clone(),
+                tracked: self.constants.tracked.clone(),
+                cache: cache.clone(),
+                blueprint: blueprint.clone(),
+            };
+            std::thread::Builder::new()
+                .name(format!("worker-{id}"))
+                .spawn(move || run_worker(outfit, mail))?;
+        }
+        let closing = open_doors(&app, &logins, self.listeners)?;
+        app.ensure_pools();
+        let control = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let ended = LocalSet::new().block_on(
+            &control,
+            control_loop(app.clone(), arrivals, closing, self.readiness),
+        );
+        app.tell_workers(|| Control::Stop);
+        logins.shutdown_background();
+        drop(self.pidfile);
+        ended
+    }
+}
+
+/// A worker that can't go on takes the process with it: half a pooler would hang its clients.
+fn run_worker(outfit: Outfit, mail: mpsc::UnboundedReceiver<Mail>) {
+    let ended =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker::run(outfit, mail)));
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(fatal = true, "worker ended: {error}");
+            std::process::exit(1);
+        }
+        Err(_) => {
+            tracing::error!(fatal = true, "worker ended by a panic");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// The listeners that can be told to close: TCP and Unix apart, since the Unix socket stays for the console.
+struct Doors {
+    tcp: watch::Sender<bool>,
+    unix: watch::Sender<bool>,
+}
+
+fn open_doors(
+    app: &Arc<App>,
+    logins: &tokio::runtime::Runtime,
+    listeners: Vec<BoundListener>,
+) -> Result<Doors, Failure> {
+    let doors = Doors {
+        tcp: watch::Sender::new(false),
+        unix: watch::Sender::new(false),
+    };
+    let _inside = logins.enter();
+    for listener in listeners {
+        let closing = if listener.is_unix() {
+            doors.unix.subscribe()
+        } else {
+            doors.tcp.subscribe()
+        };
+        logins.spawn(front::accept(app.clone(), listener.attach()?, closing));
+    }
+    Ok(doors)
+}
+
+async fn control_loop(
+    app: Arc<App>,
+    mut arrivals: mpsc::UnboundedReceiver<Box<ConsoleLogin>>,
+    doors: Doors,
+    readiness: Readiness,
+) -> Result<(), Failure> {
+    let mut signals = Signals::install()?;
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(
+        "process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: system, tls: rustls",
+        crate::COMPATIBLE_VERSION
+    );
+    readiness.ready();
+    let mut changes = app.orders_changed.subscribe();
+    let period = app.config_now().settings.stats_period;
+    let mut stats = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    let mut ending = None;
+    loop {
+        tokio::select! {
+            Some(console) = arrivals.recv() => drop(tokio::task::spawn_local(serve_console(app.clone(), console))),
+            signal = signals.next() => if !obey(&app, signal) { return Ok(()) },
+            _ = stats.tick() => log_stats(&app).await,
+            _ = changes.changed() => {
+                let mode = app.orders.lock().shutdown;
+                match mode {
+                    Some(ShutdownMode::Immediate) => return Ok(()),
+                    Some(mode) if ending.is_none() => {
+                        doors.tcp.send_replace(true);
+                        ending = Some(Box::pin(wait_for_end(app.clone(), mode)));
+                    }
+                    _ => {}
+                }
+            }
+            () = async { match &mut ending { Some(ending) => ending.await, None => std::future::pending().await } } => {
+                doors.unix.send_replace(true);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Waits until a graceful end is complete.
+async fn wait_for_end(app: Arc<App>, mode: ShutdownMode) {
+    match mode {
+        ShutdownMode::Immediate => {}
+        ShutdownMode::WaitForServers => {
+            app.quiet(&None).await;
+            while app.budget.pools().iter().any(|share| share.servers() > 0) {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            tracing::info!("server connections dropped, exiting");
+        }
+        ShutdownMode::WaitForClients => {
+            while app.admission.sockets() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            tracing::info!("client connections dropped, exiting");
+        }
+    }
+}
+
+/// Does what a signal says, as PgBouncer does; false to end at once.
+fn obey(app: &App, signal: Signal) -> bool {
+    let state = app.state();
+    match signal {
+        Signal::Hup => {
+            tracing::info!("got SIGHUP, re-reading config");
+            if app.reload_now().is_err() {
+                tracing::warn!("the old configuration stays in force");
+            }
+        }
+        Signal::Term | Signal::Int if state.shutting_down => {
+            tracing::info!("got {} while shutting down, fast exit", signal.name());
+            return false;
+        }
+        Signal::Term => {
+            tracing::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
+            app.begin_shutdown(ShutdownMode::WaitForClients);
+        }
+        Signal::Int => {
+            tracing::info!(
+                "got SIGINT, shutting down, waiting for all servers connections to be released"
+            );
+            app.begin_shutdown(ShutdownMode::WaitForServers);
+        }
+        Signal::Quit => {
+            tracing::info!("got SIGQUIT, fast exit");
+            return false;
+        }
+        Signal::Usr1 if state.paused => tracing::info!("got SIGUSR1, but already paused/suspended"),
+        Signal::Usr1 => {
+            tracing::info!("got SIGUSR1, pausing all activity");
+            app.begin_pause(None);
+        }
+        Signal::Usr2 if state.shutting_down => {
+            tracing::info!("got SIGUSR2 while shutting down, ignoring")
+        }
+        Signal::Usr2 if state.paused => {
+            tracing::info!("got SIGUSR2, continuing from PAUSE");
+            app.end_pause(None);
+        }
+        Signal::Usr2 => tracing::info!("got SIGUSR2, but not paused/suspended"),
+    }
+    true
+}
+
+async fn log_stats(app: &App) {
+    let pools = app.pools().await;
+    let period = app.consoles.tick(Instant::now(), pools);
+    if app.config_now().settings.log_stats {
+        tracing::info!("{period}");
+    }
+}
+
+async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
+    let login = *login;
+    let Ok(mut stream) = login.stream.attach() else {
+        return;
+    };
+    let listen_port = app.config_now().settings.listen_port;
+    let who = Who {
+        id: login.id,
+        database: Some(CONSOLE_DATABASE),
+        user: Some(&login.user),
+        peer: login.peer,
+        listen_port,
+    };
+    let key = app.new_key(super::KeyHolder::Console);
+    let (addr, port) = match login.peer {
+        PeerAddr::Tcp(addr) => (addr.ip().to_string(), addr.port()),
+        PeerAddr::Unix { .. } => ("unix".to_owned(), listen_port),
+    };
+    let local = stream.local_addr().ok().flatten();
+    let user = ConsoleUser {
+        role: match login.role {
+            ConsoleRole::Admin => Role::Admin,
+            ConsoleRole::Stats => Role::Stats,
+        },
+        who: who.to_string(),
+        key: key.0,
+        parameters: app.named_parameters(&login.params),
+        row: SocketRow {
+            user: login.user.clone(),
+            database: CONSOLE_DATABASE.to_owned(),
+            replication: "none",
+            state: "idle",
+            addr,
+            port,
+            local_addr: local.map_or_else(|| "unix".to_owned(), |addr| addr.ip().to_string()),
+            local_port: local.map_or(listen_port, |addr| addr.port()),
+            connect_time: login.connected_at,
+            request_time: login.connected_at,
+            wait: std::time::Duration::ZERO,
+            close_needed: false,
+            ptr: login.id.ptr(),
+            link: None,
+            remote_pid: match login.peer {
+                PeerAddr::Unix { pid: Some(pid), .. } => pid as u32,
+                _ => 0,
+            },
+            tls: login.tls.unwrap_or_default().to_owned(),
+            application_name: app.application_name(&login.params),
+            prepared_statements: 0,
+            id: login.id.0,
+        },
+    };
+    if stream.write_all(&login.greeting).await.is_err() {
+        return;
+    }
+    let stream = Prefixed::new(stream, login.leftover);
+    let ending = console::serve(stream, &*app, &app.consoles, user).await;
+    app.cancel_keys.lock().remove(&key);
+    if app.config_now().settings.log_disconnections {
+        let age = login.connected.elapsed().as_secs();
+        tracing::info!(%who, "closing because: {ending} (age={age}s)");
+    }
+}
+
+impl App {
+    fn application_name(&self, params: &ParamSet) -> String {
+        let index = self.in_force().desk.tracked.index(b"application_name");
+        let name = index
+            .and_then(|index| params.get(index))
+            .unwrap_or_default();
+        String::from_utf8_lossy(name).into_owned()
+    }
+
+    fn named_parameters(&self, params: &ParamSet) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let tracked = self.in_force().desk.tracked.clone();
+        let named = (0..tracked.len()).filter_map(|index| {
+            let value = params.get(index)?;
+            Some((tracked.name(index).as_bytes().to_vec(), value.to_vec()))
+        });
+        named.collect()
+    }
+}

@@ -1,0 +1,37 @@
+//! What an operator and an application may rely on, one file per subject, each test against a pooler of its own and real PostgreSQL.
+
+mod auth;
+mod cancel;
+mod console;
+mod fairness;
+mod limits;
+mod modes;
+mod operate;
+mod parameters;
+mod prepared;
+mod restart;
+mod signals;
+mod timeouts;
+mod tls;
+
+use crate::fixture::{Cluster, Ini};
+use crate::proto::Conn;
+
+/// A cluster, a new database in it, and a configuration whose database `p` leads there.
+async fn setup() -> (&'static Cluster, String, Ini) {
+    let cluster = Cluster::shared();
+    let db = cluster.fresh_db().await;
+    let ini = Ini::with_database(cluster, &db);
+    (cluster, db, ini)
+}
+
+/// Opens a transaction, so that a server is held, and gives that server's process number.
+async fn hold_server(conn: &mut Conn) -> String {
+    conn.ok("BEGIN").await;
+    conn.ok("SELECT pg_backend_pid()").await.value()
+}
+
+/// The server process that serves the next query.
+async fn backend(conn: &mut Conn) -> String {
+    conn.ok("SELECT pg_backend_pid()").await.value()
+}

@@ -1,0 +1,249 @@
+//! Prepared statements of the protocol in transaction mode: the names belong to the client, wherever its queries run.
+
+use super::*;
+use crate::fixture::*;
+use crate::proto::{Conn, Reply, msg};
+
+async fn batch(conn: &mut Conn, messages: &[Vec<u8>]) -> Reply {
+    conn.send(&messages.concat()).await;
+    conn.send(&msg::sync()).await;
+    conn.until_ready().await
+}
+
+async fn run(conn: &mut Conn, name: &str) -> Reply {
+    batch(conn, &[msg::bind("", name, &[]), msg::execute("", 0)]).await
+}
+
+async fn parse(conn: &mut Conn, name: &str, sql: &str) -> Reply {
+    batch(conn, &[msg::parse(name, sql, &[])]).await
+}
+
+#[tokio::test]
+async fn follow_the_client_to_any_server() {
+    bounded(60, async {
+        let (_, _, mut ini) = setup().await;
+        let pooler = ini.set("default_pool_size", 3).start().await;
+        let mut client = pooler.client("u_trust", "p").await;
+        assert_eq!(
+            parse(&mut client, "s", "SELECT pg_backend_pid()")
+                .await
+                .tags(),
+            "1Z"
+        );
+        let first = run(&mut client, "s").await.value();
+        let mut holders = Vec::new();
+        let mut seen = std::collections::HashSet::from([first]);
+        for _ in 0..2 {
+            let mut holder = pooler.client("u_trust", "p").await;
+            hold_server(&mut holder).await;
+            holders.push(holder);
+            let reply = run(&mut client, "s").await;
+            assert_eq!(reply.tags(), "2DCZ", "a Parse on the way is not shown");
+            seen.insert(reply.value());
+        }
+        assert!(seen.len() > 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_of_two_clients_do_not_meet() {
+    bounded(60, async {
+        let (_, _, mut ini) = setup().await;
+        let pooler = ini.set("default_pool_size", 1).start().await;
+        let mut a = pooler.client("u_trust", "p").await;
+        let mut b = pooler.client("u_trust", "p").await;
+        parse(&mut a, "s", "SELECT 'a'").await;
+        parse(&mut b, "s", "SELECT 'b'").await;
+        for _ in 0..3 {
+            assert_eq!(run(&mut a, "s").await.value(), "a");
+            assert_eq!(run(&mut b, "s").await.value(), "b");
+        }
+        assert_eq!(batch(&mut a, &[msg::close(b'S', "s")]).await.tags(), "3Z");
+        assert_eq!(run(&mut b, "s").await.value(), "b");
+        assert_eq!(parse(&mut a, "s", "SELECT 'again'").await.tags(), "1Z");
+        assert_eq!(run(&mut a, "s").await.value(), "again");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_text_is_prepared_once_per_server() {
+    bounded(60, async {
+        let (_, _, mut ini) = setup().await;
+        let pooler = ini.set("default_pool_size", 1).start().await;
+        for i in 0..5 {
+            let mut client = pooler.client("u_trust", "p").await;
+            assert_eq!(
+                parse(
+                    &mut client,
+                    &format!("name{i}"),
+                    "SELECT count(*) FROM pg_prepared_statements"
+                )
+                .await
+                .tags(),
+                "1Z"
+            );
+            assert_eq!(run(&mut client, &format!("name{i}")).await.value(), "1");
+        }
+        let stats = pooler.show("STATS_TOTALS").await;
+        assert_eq!(stats.value("database", "p", "client_parse_count"), "5");
+        assert_eq!(stats.value("database", "p", "server_parse_count"), "1");
+        assert_eq!(stats.value("database", "p", "bind_count"), "5");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn are_limited_per_server() {
+    bounded(60, async {
+        let (_, _, mut ini) = setup().await;
+        let pooler = ini
+            .set("default_pool_size", 1)
+            .set("max_prepared_statements", 3)
+            .start()
+            .await;
+        let mut client = pooler.client("u_trust", "p").await;
+        for i in 0..10 {
+            parse(&mut client, &format!("s{i}"), &format!("SELECT {i}")).await;
+        }
+        for _ in 0..2 {
+            for i in 0..10 {
+                assert_eq!(
+                    run(&mut client, &format!("s{i}")).await.value(),
+                    i.to_string()
+                );
+            }
+        }
+        let count: usize = client
+            .ok("SELECT count(*) FROM pg_prepared_statements")
+            .await
+            .value()
+            .parse()
+            .unwrap();
+        assert!(count <= 3, "{count} on the server");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deallocate_all_and_discard_all_forget_them() {
+    bounded(60, async {
+        let (_, _, mut ini) = setup().await;
+        let pooler = ini.set("default_pool_size", 1).start().await;
+        for forget in ["DEALLOCATE ALL", "DISCARD ALL"] {
+            let mut client = pooler.client("u_trust", "p").await;
+            let mut other = pooler.client("u_trust", "p").await;
+            parse(&mut client, "s", "SELECT 'first'").await;
+            parse(&mut other, "s", "SELECT 'other'").await;
+            client.ok(forget).await;
+            assert_eq!(
+                parse(&mut client, "s", "SELECT 'second'").await.tags(),
+                "1Z",
+                "{forget}"
+            );
+            assert_eq!(run(&mut client, "s").await.value(), "second", "{forget}");
+            assert_eq!(
+                run(&mut other, "s").await.value(),
+                "other",
+                "{forget} of another client"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_names_are_errors_not_the_end() {
+    not_in_pgbouncer!("it closes the connection");
+    bounded(60, async {
+        let (_, _, ini) = setup().await;
+        let pooler = ini.start().await;
+        let mut client = pooler.client("u_trust", "p").await;
+        let unknown = run(&mut client, "nobody").await;
+        assert_eq!(
+            unknown.error_text().as_deref(),
+            Some("ERROR 26000 prepared statement \"nobody\" does not exist")
+        );
+        assert_eq!(unknown.tags(), "EZ");
+        parse(&mut client, "s", "SELECT 1").await;
+        let twice = parse(&mut client, "s", "SELECT 2").await;
+        assert_eq!(
+            twice.error_text().as_deref(),
+            Some("ERROR 42P05 prepared statement \"s\" already exists")
+        );
+        assert_eq!(run(&mut client, "s").await.value(), "1");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_whose_parse_failed_is_free() {
+    not_in_pgbouncer!("it keeps the name");
+    bounded(60, async {
+        let (_, _, ini) = setup().await;
+        let pooler = ini.start().await;
+        let mut client = pooler.client("u_trust", "p").await;
+        assert!(
+            parse(&mut client, "s", "SELECT nonsense")
+                .await
+                .error_text()
+                .is_some()
+        );
+        assert_eq!(parse(&mut client, "s", "SELECT 3").await.tags(), "1Z");
+        assert_eq!(run(&mut client, "s").await.value(), "3");
+        // Skipped by an error before it: the same.
+        let skipped = batch(
+            &mut client,
+            &[
+                msg::parse("", "SELEC", &[]),
+                msg::parse("t", "SELECT 4", &[]),
+            ],
+        )
+        .await;
+        assert_eq!(skipped.tags(), "EZ");
+        assert_eq!(parse(&mut client, "t", "SELECT 5").await.tags(), "1Z");
+        assert_eq!(run(&mut client, "t").await.value(), "5");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn come_back_after_reconnect() {
+    bounded(60, async {
+        let (_, _, mut ini) = setup().await;
+        let pooler = ini.set("default_pool_size", 1).start().await;
+        let mut client = pooler.client("u_trust", "p").await;
+        parse(&mut client, "s", "SELECT pg_backend_pid()").await;
+        let before = run(&mut client, "s").await.value();
+        assert_eq!(pooler.console("RECONNECT").await.error_text(), None);
+        wait_until("another server", || async {
+            pooler
+                .log()
+                .contains("closing because: database configuration changed")
+        })
+        .await;
+        assert_ne!(run(&mut client, "s").await.value(), before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_shared_statement_in_a_failed_block_is_not_faked() {
+    not_in_pgbouncer!("it answers ParseComplete by itself");
+    bounded(60, async {
+        let (_, _, mut ini) = setup().await;
+        let pooler = ini.set("default_pool_size", 1).start().await;
+        let mut a = pooler.client("u_trust", "p").await;
+        parse(&mut a, "s", "SELECT 1").await;
+        let mut b = pooler.client("u_trust", "p").await;
+        b.ok("BEGIN").await;
+        b.query("SELECT 1/0").await;
+        let reply = parse(&mut b, "s", "SELECT 1").await;
+        assert_eq!((reply.tags().as_str(), reply.status()), ("EZ", 'E'));
+        b.ok("ROLLBACK").await;
+        assert_eq!(parse(&mut b, "s", "SELECT 1").await.tags(), "1Z");
+        assert_eq!(run(&mut b, "s").await.value(), "1");
+    })
+    .await;
+}

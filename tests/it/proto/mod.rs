@@ -1,0 +1,10 @@
+//! A small client for the PostgreSQL protocol, version 3: builds [messages](msg), reads [frames](Frame), logs in. It sends what it is told,
+//! also nonsense, and hides nothing of what comes back.
+
+mod conn;
+mod frame;
+pub mod msg;
+pub mod scram;
+
+pub use conn::{Conn, Exchange, Login};
+pub use frame::{Frame, Reply};

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Installs what this machine lacks, and says so. For the demo: PostgreSQL and a C linker. For the comparison: Python too. For the
+# tests: also a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv. Debian packages come
+# from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
+#
+# usage: tests/needs.sh demo|compare|test
+set -euo pipefail
+ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT_DIR/target}
+PYTHON_PACKAGES=('psycopg[binary]>=3.2' 'asyncpg>=0.29')
+
+say() { printf '%s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; }
+has_postgres_contrib() { compgen -G '/usr/share/postgresql/*/extension/pg_stat_statements.control' >/dev/null; }
+has_venv() { python3 -c 'import venv, ensurepip' 2>/dev/null; }
+
+# cargo knows what it needs, but an old one says it in riddles.
+need_rust() {
+  command -v cargo >/dev/null || die "no Rust here: install it from https://rustup.rs (or, from Debian 13 on, apt-get install cargo)"
+  local have want
+  have=$(rustc --version | sed -E 's/^rustc ([0-9]+\.[0-9]+).*/\1/')
+  want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT_DIR/Cargo.toml")
+  if [[ $(printf '%s\n%s\n' "$have" "$want" | sort -V | head -n 1) != "$want" ]]; then
+    die "Rust $have is here, but $want or newer is needed: install it from https://rustup.rs"
+  fi
+}
+
+need_rust_tools() {
+  if cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; then return; fi
+  if command -v rustup >/dev/null; then
+    say "installing with rustup: rustfmt clippy"
+    rustup --quiet component add rustfmt clippy
+  else
+    missing+=(rustfmt rust-clippy)
+  fi
+}
+
+# apt_install PACKAGE...: does nothing without arguments.
+apt_install() {
+  if (($# == 0)); then return; fi
+  command -v apt-get >/dev/null || die "these packages are missing and there is no apt-get to install them: $*"
+  local sudo=()
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null || die "these packages are missing: $*; install them as root, or install sudo"
+    sudo=(sudo)
+  fi
+  say "installing with apt: $*"
+  "${sudo[@]}" apt-get update -qq
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+    die "apt-get could not install: $*"
+}
+
+python_environment() {
+  local venv=$TARGET_DIR/venv
+  if "$venv/bin/python" -c 'import psycopg, asyncpg' 2>/dev/null; then return; fi
+  say "installing from PyPI into $venv: ${PYTHON_PACKAGES[*]}"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet "${PYTHON_PACKAGES[@]}" || die "pip could not install ${PYTHON_PACKAGES[*]}"
+}
+
+main() {
+  need_rust
+  local missing=()
+  command -v cc >/dev/null || missing+=(gcc libc6-dev)
+  command -v ps >/dev/null || missing+=(procps)
+  has_postgres || missing+=(postgresql)
+  case ${1:-} in
+    demo) ;;
+    compare) command -v python3 >/dev/null || missing+=(python3) ;;
+    test)
+      need_rust_tools
+      has_postgres_contrib || missing+=(postgresql-contrib)
+      has_venv || missing+=(python3 python3-venv)
+      command -v javac >/dev/null || missing+=(default-jdk-headless)
+      [[ -f /usr/share/java/postgresql.jar ]] || missing+=(libpostgresql-jdbc-java)
+      command -v openssl >/dev/null || missing+=(openssl)
+      ;;
+    *) die "usage: tests/needs.sh demo|compare|test" ;;
+  esac
+  apt_install "${missing[@]}"
+  if [[ $1 == test ]]; then python_environment; fi
+}
+
+main "$@"

@@ -47,9 +47,14 @@ apt_install() {
     sudo=(sudo)
   fi
   say "installing with apt: $*"
-  "${sudo[@]}" apt-get update -qq
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+  local log
+  log=$(mktemp)
+  if ! "${sudo[@]}" apt-get update -qq >"$log" 2>&1 ||
+    ! "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >>"$log" 2>&1 </dev/null; then
+    cat "$log" >&2
     die "apt-get could not install: $*"
+  fi
+  rm "$log"
 }
 
 python_environment() {

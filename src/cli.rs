@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Parser};
 
-/// The release of PgBouncer whose behaviour this program has.
-pub const COMPATIBLE_WITH: &str = "PgBouncer 1.26.1";
+use crate::COMPATIBLE_VERSION;
 
 /// The word that asks for a check instead of a run. A file of this name is reached as `./check`.
 const CHECK: &str = "check";
@@ -178,7 +177,7 @@ fn stop(program: &str, error: &clap::Error) -> Stop {
 /// What `-V` prints.
 pub fn version() -> String {
     format!(
-        "pgweir {} (compatible with {COMPATIBLE_WITH})\ntls: rustls (ring)\n",
+        "pgweir {} (compatible with PgBouncer {COMPATIBLE_VERSION})\ntls: rustls (ring)\n",
         env!("CARGO_PKG_VERSION")
     )
 }

@@ -31,10 +31,7 @@ pub mod table;
 /// Name of the console's database, and of its pool's user.
 pub const CONSOLE: &str = crate::config::CONSOLE_DATABASE;
 
-/// The PgBouncer release whose layouts and texts the console presents.
-///
-/// Tools take the first number of `SHOW VERSION` for PgBouncer's and choose their column lists by it, so it must be a 1.x.
-pub const COMPATIBLE_VERSION: &str = "1.26.1";
+pub use crate::COMPATIBLE_VERSION;
 
 #[cfg(test)]
 pub(crate) mod fake;

@@ -238,7 +238,8 @@ async fn cancel_query(app: &Arc<App>, worker: usize, client: ConnId) -> &'static
 }
 
 async fn deliver(aim: CancelAim) -> &'static str {
-    let sent = connect::cancel(aim.target, aim.tcp, aim.tls, aim.key, aim.timeout).await;
+    let sent =
+        connect::cancel_at(aim.target, aim.addr, aim.tcp, aim.tls, aim.key, aim.timeout).await;
     drop(aim.guard); // from here on the server may serve others
     if sent.is_ok() {
         "successfully sent cancel request"

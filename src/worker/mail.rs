@@ -1,5 +1,6 @@
 //! What workers are told: by each other, by the front, by the operator's side.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -87,8 +88,10 @@ pub enum CancelAnswer {
 
 /// Where a cancel request goes. Until this is dropped, the server serves nobody else.
 pub struct CancelAim {
-    /// The server's address.
+    /// Where the server is connected to.
     pub target: Target,
+    /// The very address, since a name may have several; `None` for a Unix socket.
+    pub addr: Option<IpAddr>,
     /// Its key.
     pub key: BackendKey,
     /// TLS towards it.

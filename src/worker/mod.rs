@@ -281,6 +281,7 @@ impl Worker {
         };
         CancelAnswer::Aim(CancelAim {
             target: server.facts.target.clone(),
+            addr: server.facts.addr.parse().ok(),
             key: server.facts.key,
             tls: recipe.tls.clone(),
             tcp: recipe.tcp.clone(),
@@ -347,7 +348,7 @@ impl Worker {
             }
         }
         self.ticks.set(self.ticks.get().wrapping_add(1));
-        if self.ticks.get() % TICKS_PER_SWEEP == 0 {
+        if self.ticks.get().is_multiple_of(TICKS_PER_SWEEP) {
             self.sessions.space.interner.borrow_mut().sweep();
         }
     }

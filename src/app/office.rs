@@ -206,6 +206,15 @@ impl App {
         }
     }
 
+    /// A new generation of servers for one database, or for all.
+    fn renew_database(&self, database: Option<&str>) {
+        for share in self.budget.pools() {
+            if database.is_none_or(|name| share.key.database == name) {
+                share.renew();
+            }
+        }
+    }
+
     /// Begins the end of the process; [`super::start`] waits for it.
     pub(super) fn begin_shutdown(&self, mode: ShutdownMode) {
         self.admission.set_shutting_down(true);
@@ -413,11 +422,7 @@ impl Operator for App {
     }
 
     async fn reconnect(&self, database: Option<&str>) -> Result<(), CommandError> {
-        for share in self.budget.pools() {
-            if database.is_none_or(|name| share.key.database == name) {
-                share.renew();
-            }
-        }
+        self.renew_database(database);
         self.tell_workers(|| Control::Renew(scope(database)));
         Ok(())
     }
@@ -433,6 +438,8 @@ impl Operator for App {
         };
         for name in names {
             self.begin_pause(Some(name.clone()));
+            // Nobody is greeted before RESUME: what was known of the servers went with them.
+            self.renew_database(Some(&name));
             self.tell_workers(|| {
                 Control::Kill(Some(name.clone()), ClientError::new("database removed"))
             });

@@ -83,7 +83,6 @@ fn try_run(run: Run) -> Result<(), Failure> {
             ..run.clone()
         },
     ))?;
-    let listeners = listen(&config)?;
     let in_force = parts::put_together(config, &constants, None)?;
     let readiness = if run.daemon {
         process::daemonise(pidfile.as_deref())?
@@ -101,7 +100,6 @@ fn try_run(run: Run) -> Result<(), Failure> {
         variables,
         in_force,
         constants,
-        listeners,
         pidfile,
         readiness,
     };
@@ -115,34 +113,33 @@ struct Process {
     variables: Vec<(String, String)>,
     in_force: super::InForce,
     constants: Constants,
-    listeners: Vec<BoundListener>,
     pidfile: Option<Pidfile>,
     readiness: Readiness,
 }
 
+/// Unix first: whoever gets in by TCP finds everything in place.
 fn listen(config: &Config) -> Result<Vec<BoundListener>, Failure> {
     let settings = &config.settings;
-    let bound = bind_tcp(
-        &settings.listen_addr.join(","),
-        settings.listen_port,
-        &parts::listen_options(settings),
-    );
-    for warning in &bound.warnings {
-        tracing::warn!("{warning}");
-    }
-    let mut listeners = bound.listeners;
+    let mut listeners = Vec::new();
     if let Some(dir) = &settings.unix_socket_dir {
         let options = UnixOptions {
             mode: settings.unix_socket_mode,
             group: settings.unix_socket_group.clone().unwrap_or_default(),
             backlog: settings.listen_backlog,
         };
-        listeners.push(bind_unix(
-            &dir.display().to_string(),
-            settings.listen_port,
-            &options,
-        )?);
+        let dir = dir.display().to_string();
+        listeners.push(bind_unix(&dir, settings.listen_port, &options)?);
     }
+    let addresses = settings.listen_addr.join(",");
+    let bound = bind_tcp(
+        &addresses,
+        settings.listen_port,
+        &parts::listen_options(settings),
+    );
+    for warning in &bound.warnings {
+        tracing::warn!("{warning}");
+    }
+    listeners.splice(0..0, bound.listeners);
     if listeners.is_empty() {
         return Err("nowhere to listen on".into());
     }
@@ -165,7 +162,16 @@ fn log_start(config: &Config, listeners: &[BoundListener]) {
 impl Process {
     fn serve(self) -> Result<(), Failure> {
         let config = self.in_force.blueprint.config.clone();
-        log_start(&config, &self.listeners);
+        let control = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        // Whoever can connect may also send a signal: it must be understood by then.
+        let signals = {
+            let _inside = control.enter();
+            Signals::install()?
+        };
+        let listeners = listen(&config)?;
+        log_start(&config, &listeners);
         let workers = match config.settings.workers as usize {
             0 => process::usable_cores(),
             workers => workers,
@@ -221,14 +227,11 @@ impl Process {
                 .name(format!("worker-{id}"))
                 .spawn(move || run_worker(outfit, mail))?;
         }
-        let closing = open_doors(&app, &logins, self.listeners)?;
+        let closing = open_doors(&app, &logins, listeners)?;
         app.ensure_pools();
-        let control = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
         let ended = LocalSet::new().block_on(
             &control,
-            control_loop(app.clone(), arrivals, closing, self.readiness),
+            control_loop(app.clone(), signals, arrivals, closing, self.readiness),
         );
         app.tell_workers(|| Control::Stop);
         logins.shutdown_background();
@@ -283,11 +286,11 @@ fn open_doors(
 
 async fn control_loop(
     app: Arc<App>,
+    mut signals: Signals,
     mut arrivals: mpsc::UnboundedReceiver<Box<ConsoleLogin>>,
     doors: Doors,
     readiness: Readiness,
 ) -> Result<(), Failure> {
-    let mut signals = Signals::install()?;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(
         "process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: system, tls: rustls",

@@ -456,7 +456,7 @@ impl Worker {
         }
         for shard in self.in_scope(scope) {
             shard.drop_resting(Reason::Dropped);
-            shard.retire();
+            shard.renew(Instant::now());
         }
     }
 

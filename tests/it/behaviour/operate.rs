@@ -116,14 +116,16 @@ async fn kill_cuts_all_clients_of_a_database() {
             cluster.sessions(&db).await == 0
         })
         .await;
-        let mut late = pooler.raw().await;
-        late.send(&msg::startup(&[("user", "u_trust"), ("database", "p")]))
-            .await;
-        clients_waiting(&pooler, 1).await;
+        // A newcomer waits, with its login or with its first query.
+        let port = pooler.port;
+        let late = tokio::spawn(async move {
+            let mut late = Conn::login(port, "u_trust", "p", None).await;
+            late.ok("SELECT 1").await.value()
+        });
+        sleep_ms(500).await;
+        assert!(!late.is_finished());
         ok(&pooler, "RESUME p").await;
-        late.authenticate("u_trust", None).await.unwrap();
-        late.welcome().await.unwrap();
-        assert_eq!(late.ok("SELECT 1").await.value(), "1");
+        assert_eq!(late.await.expect("served"), "1");
         refused(&pooler, "KILL nowhere", "no such database: nowhere").await;
     })
     .await;

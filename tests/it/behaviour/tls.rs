@@ -331,6 +331,27 @@ async fn towards_servers() {
 }
 
 #[tokio::test]
+async fn verify_full_reads_the_name() {
+    bounded(90, async {
+        let cluster = Cluster::own();
+        let pair = Authority::shared().server_cert_for("elsewhere.example");
+        cluster.stop(nix::sys::signal::Signal::SIGQUIT);
+        cluster.replace_certificate(&pair);
+        cluster.start();
+        let mut ini = Ini::with_database(&cluster, "postgres");
+        let ca = ini.file("server-ca.crt", Authority::shared().ca_pem());
+        ini.set("server_tls_ca_file", ca)
+            .set("query_wait_timeout", 2);
+        for (mode, accepted) in [("verify-ca", true), ("verify-full", false)] {
+            let pooler = ini.set("server_tls_sslmode", mode).start().await;
+            let login = Conn::try_login(pooler.port, "u_trust", "p", None).await;
+            assert_eq!(login.is_ok(), accepted, "{mode}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn with_a_certificate_towards_servers() {
     bounded(60, async {
         let (cluster, db, mut ini) = setup().await;

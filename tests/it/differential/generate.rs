@@ -260,7 +260,8 @@ impl Maker {
             values.push(Some(b"one too many".to_vec()));
         }
         let formats: &[i16] = if binary { &[1] } else { &[] };
-        let results: &[i16] = *self.rng.pick(&[&[] as &[i16], &[], &[0], &[1]]);
+        let formats_of_results: [&[i16]; 4] = [&[], &[], &[0], &[1]];
+        let results = *self.rng.pick(&formats_of_results);
         Message::bind(portal, name, formats, &values, results)
     }
 

@@ -143,7 +143,8 @@ impl Stage {
         let mut poolers = Vec::new();
         for (number, (prepared, workers)) in [(200, 2), (2, 1)].into_iter().enumerate() {
             let mut ini = Ini::new();
-            ini.set("max_prepared_statements", prepared)
+            ini.set("query_wait_notify", 0)
+                .set("max_prepared_statements", prepared)
                 .set("max_client_conn", 1000)
                 .set_ours("workers", workers);
             for played in modes_for(mode) {

@@ -322,6 +322,36 @@ impl Conn {
         frames
     }
 
+    /// As [`Conn::until_closed`], with the bytes of a last frame that was cut.
+    pub async fn until_closed_anyhow(&mut self) -> (Vec<Frame>, Vec<u8>) {
+        let mut frames = Vec::new();
+        loop {
+            while let Some(frame) = self.take_frame() {
+                frames.push(frame);
+            }
+            if self.read_more().await == 0 {
+                return (frames, self.buffer[self.start..].to_vec());
+            }
+        }
+    }
+
+    /// Reads and forgets everything up to the end; gives the number of bytes.
+    pub async fn drain(&mut self) -> usize {
+        let mut total = self.buffer.len() - self.start;
+        loop {
+            self.start = self.buffer.len();
+            match self.read_more().await {
+                0 => return total,
+                n => total += n,
+            }
+        }
+    }
+
+    /// Says goodbye without waiting for what is still to come.
+    pub async fn drop_politely(mut self) {
+        self.send(&msg::terminate()).await;
+    }
+
     /// The error that ends this connection: frames up to the end, of which the last is an ErrorResponse.
     pub async fn fatal(&mut self) -> String {
         let frames = self.until_closed().await;

@@ -31,6 +31,8 @@ import org.postgresql.PGNotification;
 public final class JdbcChecks {
     private static final String MODE = System.getenv("PGWEIR_MODE");
     private static final String URL = "jdbc:postgresql://127.0.0.1:" + System.getenv("PGWEIR_PORT") + "/check";
+    /** The authority that signed the pooler's certificate; empty where there is no TLS. */
+    private static final String TLS_CA = System.getenv("PGWEIR_TLS_CA");
     private static final String[] EVERY_MODE = {"session", "transaction", "statement"};
     private static final String[] WITH_TRANSACTIONS = {"session", "transaction"};
     private static final String QUERY_CANCELED = "57014";
@@ -49,6 +51,10 @@ public final class JdbcChecks {
         properties.setProperty("password", "weir");
         properties.setProperty("connectTimeout", "20");
         properties.setProperty("socketTimeout", "40");
+        if (!TLS_CA.isEmpty()) {
+            properties.setProperty("sslmode", "verify-full");
+            properties.setProperty("sslrootcert", TLS_CA);
+        }
         for (int i = 0; i < settings.length; i += 2) {
             properties.setProperty(settings[i], settings[i + 1]);
         }

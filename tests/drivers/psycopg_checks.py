@@ -503,6 +503,14 @@ def notices_reach_their_client():
 
 
 @check(*EVERY_MODE)
+def tls_is_used_where_it_should_be():
+    # What the server sees of its own side, and libpq of the other.
+    with connect() as connection:
+        expect(connection.pgconn.ssl_in_use, "sslmode" in DSN, "the client's side")
+        expect(scalar(connection, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"), "sslmode" in DSN, "the server's side")
+
+
+@check(*EVERY_MODE)
 def a_wrong_password_is_refused():
     for wrong in "wrong", "weirweir":
         expect_error(psycopg.OperationalError, lambda: psycopg.connect(DSN, password=wrong))

@@ -5,7 +5,8 @@
 #
 # usage: tests/drivers/run.sh [--only DRIVER[,DRIVER…]] [SETUP…]
 #   DRIVER  psql pgbench psycopg asyncpg jdbc tokio
-#   SETUP   session session-2w transaction transaction-2w statement   (-2w: two workers; left out for PgBouncer, which has none)
+#   SETUP   session session-2w transaction transaction-2w transaction-tls statement
+#           (-2w: two workers; left out for PgBouncer, which has none. -tls: verified TLS on both sides, two workers)
 #   PGWEIR_BIN names the pooler (default target/release/pgweir). What must be installed: tests/needs.sh test.
 set -uo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,7 +14,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$HERE/../throwaway.sh"
 
 DRIVERS=psql,pgbench,psycopg,asyncpg,jdbc,tokio
-SETUPS=(session session-2w transaction transaction-2w statement)
+SETUPS=(session session-2w transaction transaction-2w transaction-tls statement)
 LOGS=$TARGET_DIR/driver-logs
 DRIVER_SECONDS_MAX=600
 MAX_PREPARED=40 # fewer than the checks use, so that statements are evicted
@@ -37,12 +38,14 @@ bounded() {
   collect "$driver" "$status" "$log"
 }
 
-driver_psql() { bounded psql bash "$HERE/psql.sh"; }
-driver_pgbench() { bounded pgbench bash "$HERE/pgbench.sh"; }
+driver_psql() { bounded psql env "${LIBPQ_TLS[@]}" bash "$HERE/psql.sh"; }
+driver_pgbench() { bounded pgbench env "${LIBPQ_TLS[@]}" bash "$HERE/pgbench.sh"; }
 driver_psycopg() { bounded psycopg "$PYTHON" "$HERE/psycopg_checks.py"; }
 driver_asyncpg() { bounded asyncpg "$PYTHON" "$HERE/asyncpg_checks.py"; }
 driver_jdbc() { bounded jdbc java -Xss1m -Xmx512m -cp "$WORK/java:$JDBC_JAR" JdbcChecks; }
 driver_tokio() {
+  # A second TLS library would prove little that this file is about.
+  if [[ $setup == *-tls ]]; then result skip "$setup/tokio: it speaks no TLS here"; return; fi
   local modules=(every_mode)
   [[ $MODE == statement ]] || modules+=(with_transactions)
   [[ $MODE == session ]] && modules+=(session_only)
@@ -73,17 +76,57 @@ prepare_tokio() {
 # setup_pooler: starts the pooler for $setup. Few servers for many clients, and each transaction on another server than the last,
 # so that whatever should follow the client from server to server has to.
 setup_pooler() {
-  local workers=1
-  [[ $setup == *-2w ]] && workers=2
-  MODE=${setup%-2w}
+  local workers=1 tls=()
+  [[ $setup == *-2w || $setup == *-tls ]] && workers=2
+  MODE=${setup%%-*}
   POOL_SIZE=4
   [[ $MODE == session ]] && POOL_SIZE=10
-  pooler_ini "$MODE" "$POOL_SIZE" "max_prepared_statements = $MAX_PREPARED" "server_round_robin = 1" \
-    "min_pool_size = $POOL_SIZE" "$(is_pgbouncer || echo "workers = $workers")"
-  export PGWEIR_MODE=$MODE PGWEIR_POOL_SIZE=$POOL_SIZE PGWEIR_PORT=$POOLER_PORT
+  POOLER_PORT=$(free_port)
+  export PGWEIR_MODE=$MODE PGWEIR_POOL_SIZE=$POOL_SIZE PGWEIR_PORT=$POOLER_PORT PGWEIR_TLS_CA=''
   export PGWEIR_DSN="postgresql://weir:weir@127.0.0.1:$POOLER_PORT/check"
+  LIBPQ_TLS=()
+  if [[ $setup == *-tls ]]; then
+    PGWEIR_TLS_CA=$WORK/tls/ca.pem
+    PGWEIR_DSN+="?sslmode=verify-full&sslrootcert=$PGWEIR_TLS_CA"
+    LIBPQ_TLS=(PGSSLMODE=verify-full "PGSSLROOTCERT=$PGWEIR_TLS_CA")
+    tls=("client_tls_sslmode = require" "client_tls_key_file = $WORK/tls/key.pem" "client_tls_cert_file = $WORK/tls/cert.pem"
+      "server_tls_sslmode = verify-full" "server_tls_ca_file = $WORK/tls/ca.pem")
+    cluster_tls on
+  fi
+  pooler_ini "$MODE" "$POOL_SIZE" "max_prepared_statements = $MAX_PREPARED" "server_round_robin = 1" \
+    "min_pool_size = $POOL_SIZE" "$(is_pgbouncer || echo "workers = $workers")" "${tls[@]}"
   pooler_start
 }
+
+end_setup() {
+  pooler_stop
+  mv "$WORK/log/pooler.log" "$WORK/log/$setup-pooler.log"
+  if [[ $setup == *-tls ]]; then cluster_tls off; fi
+}
+
+# An authority and a certificate of its own for 127.0.0.1, which the pooler and PostgreSQL share.
+make_certificates() {
+  local dir=$WORK/tls
+  mkdir "$dir"
+  (
+    cd "$dir" || exit
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj '/CN=throw-away authority' -keyout ca-key.pem -out ca.pem &&
+      openssl req -newkey rsa:2048 -nodes -subj '/CN=127.0.0.1' -keyout key.pem -out request.pem &&
+      printf 'subjectAltName = IP:127.0.0.1\nbasicConstraints = CA:FALSE\n' >extensions &&
+      openssl x509 -req -in request.pem -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile extensions -out cert.pem
+  ) >"$WORK/log/openssl.log" 2>&1 || { cat "$WORK/log/openssl.log" >&2; die "openssl made no certificates"; }
+  chmod 600 "$dir/key.pem"
+  give_to_server_user "$dir/key.pem"
+}
+
+# cluster_tls on|off: whether PostgreSQL offers TLS.
+cluster_tls() {
+  direct postgres -c "ALTER SYSTEM SET ssl_cert_file = '$WORK/tls/cert.pem'" -c "ALTER SYSTEM SET ssl_key_file = '$WORK/tls/key.pem'" \
+    -c "ALTER SYSTEM SET ssl = $1" -c 'SELECT pg_reload_conf()' >/dev/null
+  wait_until 10 "ssl = $1" tls_is "$1" || die "PostgreSQL did not turn TLS $1"
+}
+
+tls_is() { [[ $(direct postgres -c 'SHOW ssl') == "$1" ]]; }
 
 # After everything: nobody waits, nobody holds a server, and the pools are within their size.
 check_afterwards() {
@@ -102,6 +145,7 @@ main() {
   rm -rf "$LOGS"
   cluster_create 100
   cluster_users check
+  make_certificates
   export PGWEIR_DIRECT_DSN="postgresql:///check?host=$WORK/run&port=$PG_PORT&user=postgres"
   export WORK PG_PORT PGPASSWORD=weir
   say "pooler: $PGWEIR_BIN ($("$PGWEIR_BIN" -V 2>&1 | head -n 1)), $("$PG_BIN/postgres" --version)"
@@ -122,8 +166,7 @@ main() {
       say "# $setup/$driver took $((SECONDS - began)) s"
     done
     check_afterwards
-    pooler_stop
-    mv "$WORK/log/pooler.log" "$WORK/log/$setup-pooler.log"
+    end_setup
   done
   if ((failed > 0)); then keep_logs "$LOGS"; fi
   results

@@ -189,6 +189,11 @@ impl<N> Owed<N> {
         self.lost
     }
 
+    /// True if a batch that is complete has not been answered yet; that needs no Flush to happen.
+    pub fn is_pipelined(&self) -> bool {
+        self.queue.has_batch_end()
+    }
+
     /// True if [`Owed::status`] will still hold when the next request reaches the server, or else that request is skipped.
     pub fn knows_status(&self) -> bool {
         !self.queue.has_batch_end() && self.doubt.syncs == 0 && self.copy == Copy::None

@@ -107,7 +107,7 @@ impl Client {
                 own.send(bytes);
                 while own.step() {}
             }
-            timed.push((item, own.output.len()));
+            timed.push((item, count(&own.output)));
         }
         let mut script = timed.into_iter();
         Client {
@@ -187,7 +187,7 @@ impl Pooler {
         let client = &mut self.clients[at];
         match &client.next {
             None => return false,
-            Some((Item::Wait, until)) if client.got.len() < *until => return false,
+            Some((Item::Wait, until)) if count(&client.got) < *until => return false,
             Some((Item::Wait, _)) => {}
             Some((Item::Say(bytes), _)) => client.sent.extend_from_slice(bytes),
         }
@@ -322,7 +322,7 @@ impl Pooler {
     fn finish(mut self) {
         while !self.is_stuck() {}
         for client in &mut self.clients {
-            assert_eq!(show(&client.got), show(&client.want));
+            assert_eq!(one_refusal(&client.got), one_refusal(&client.want));
             assert!(client.sent.is_empty() && client.next.is_none());
             let known = client.statements.iter();
             let mut known: Vec<_> = known
@@ -333,6 +333,17 @@ impl Pooler {
             assert_eq!(known, has);
         }
     }
+}
+
+/// How many whole messages there are.
+fn count(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let Ok(Some(header)) = frame::header(bytes, u32::MAX)
+        && let Some(behind) = bytes.get(header.total as usize..)
+    {
+        (count, bytes) = (count + 1, behind);
+    }
+    count
 }
 
 /// Messages as a reader would like them.
@@ -349,6 +360,22 @@ fn show(bytes: &[u8]) -> Vec<String> {
         rest = behind;
     }
     all.push(format!("{rest:?}"));
+    all
+}
+
+/// In a failed transaction, a Parse of a name that is taken may be refused for the failure instead of its own mistake, if the
+/// server does not have the statement that has the name: that is parsed first.
+fn one_refusal(bytes: &[u8]) -> Vec<String> {
+    let mut all = show(bytes);
+    for line in &mut all {
+        assert!(!line.contains("PGWEIR_"), "{line}");
+        if ["C42601", "C42P05", "C25P02"]
+            .iter()
+            .any(|code| line.contains(code))
+        {
+            *line = "refused".to_owned();
+        }
+    }
     all
 }
 

@@ -77,19 +77,22 @@ impl Forward<'_> {
     }
 
     fn message(&mut self, header: Header, splice: &mut Splice) -> Result<Step, ClientError> {
+        // What the server is going to skip needs no rewriting, and changes nothing.
+        let rewrite = self.rules.rewrite && !self.link.owed.is_skipping();
+        let total = header.total;
         let kind = match header.tag {
             tag::QUERY => return self.query(header, splice),
-            tag::PARSE if self.rules.rewrite => return self.rewriter().parse(header.total, splice),
-            tag::BIND if self.rules.rewrite => return self.rewriter().bind(header.total, splice),
-            tag::DESCRIBE if self.rules.rewrite => {
+            tag::PARSE if rewrite => return self.rewriter().parse(total, splice),
+            tag::BIND if rewrite => return self.rewriter().bind(total, splice),
+            tag::DESCRIBE if rewrite => {
                 return self
                     .rewriter()
-                    .describe_or_close(Kind::Describe, header.total, splice);
+                    .describe_or_close(Kind::Describe, total, splice);
             }
-            tag::CLOSE if self.rules.rewrite => {
+            tag::CLOSE if rewrite => {
                 return self
                     .rewriter()
-                    .describe_or_close(Kind::Close, header.total, splice);
+                    .describe_or_close(Kind::Close, total, splice);
             }
             tag::PARSE => Some(Kind::Parse),
             tag::BIND => Some(Kind::Bind),

@@ -183,6 +183,11 @@ impl<N> Owed<N> {
         self.copy == Copy::In
     }
 
+    /// The server skips what it is sent now, up to the next Sync.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping || self.lost
+    }
+
     /// Nobody can tell any more what the next reply answers: every reply but an error is [`Unexpected`], and what is sent counts
     /// as failed. The client has to be told and the connection closed.
     pub fn is_lost(&self) -> bool {

@@ -321,9 +321,10 @@ impl PoolShare {
         self.servers.is_full()
     }
 
-    /// A limit that other pools share is reached.
+    /// A limit that other pools share is reached, and somebody was refused because of it who has not been poked since.
     pub fn is_crowded(&self) -> bool {
-        self.database.is_full() || self.user.is_full()
+        let refuses = |tally: &Tally| tally.is_full() && tally.hungry.load(SeqCst) != 0;
+        refuses(&self.database) || refuses(&self.user)
     }
 
     /// A server has come to rest: whoever was refused because of a limit that others share may want it closed.
@@ -445,8 +446,11 @@ impl PoolShare {
             return None;
         }
         let stamp = self.stamp(now);
-        let first = self.unused_since.0.compare_exchange(0, stamp, SeqCst, SeqCst);
-        let since = self.moment(first.unwrap_or_else(|since| since))?;
+        let known = self
+            .unused_since
+            .0
+            .compare_exchange(0, stamp, SeqCst, SeqCst);
+        let since = self.moment(known.err().unwrap_or(stamp))?;
         Some(now.saturating_duration_since(since))
     }
 
@@ -669,7 +673,9 @@ impl Budget {
             .pools
             .extract_if(|_, share| Arc::strong_count(share) == 1);
         let gone = gone.map(|(key, _)| key).collect();
-        known.databases.retain(|_, tally| Arc::strong_count(tally) > 1);
+        known
+            .databases
+            .retain(|_, tally| Arc::strong_count(tally) > 1);
         known.users.retain(|_, tally| Arc::strong_count(tally) > 1);
         gone
     }
@@ -691,3 +697,5 @@ impl Budget {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -537,3 +537,5 @@ fn oldest<S>(list: &VecDeque<Resting<S>>) -> Option<(Instant, usize)> {
     times.min()
 }
 
+#[cfg(test)]
+mod tests;

@@ -28,11 +28,10 @@ impl Shard {
 
     /// Resting servers that PostgreSQL has closed, or that said something.
     fn drop_dead(&self) {
-        let space = self.space().clone();
         let dead = self
             .core
             .borrow_mut()
-            .remove_resting(|pooled| pooled.server.absorb(&space).is_err());
+            .remove_resting(|pooled| !self.is_sound(pooled));
         for pooled in dead {
             self.close(pooled, DEAD);
         }

@@ -287,7 +287,9 @@ impl Shard {
             }
             self.refuse_waiters(&told);
         }
-        self.pump(now); // another worker's server may help
+        // Other servers may help. No new connection is tried now, even where `server_login_retry` is zero.
+        self.test_wanted();
+        self.ask();
     }
 
     /// A server is closed while a statement runs on it, for a client that has gone: it shall not run on. As far as that goes, and

@@ -93,7 +93,7 @@ impl Shard {
             let Some(mut pooled) = lent else {
                 return self.test_for_others();
             };
-            if pooled.server.absorb(self.space()).is_ok() {
+            if self.is_sound(&mut pooled) {
                 self.send_away(other, pooled);
                 return true;
             }

@@ -521,7 +521,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// Whatever happens: all counts are exact, nobody waits beside a server of use, and every server is in exactly one place.
     #[test]

@@ -331,7 +331,7 @@ fn run(plan: Plan) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::with_cases(48) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::with_cases(96) })]
 
     #[test]
     fn limits_hold_and_nobody_waits_without_need(plan in plan()) {

@@ -35,7 +35,7 @@ fn longest_wait(workers: usize, pool_size: u32, usage: Use) -> (u32, usize, usiz
         for (at, client) in clients.iter_mut().enumerate() {
             client.checkout(&shards[at % workers], now);
         }
-        let rounds = 60 * count / pool_size as usize;
+        let rounds = 24 * count / pool_size as usize;
         for round in 0..rounds {
             house.quiet(now).await;
             let holders: Vec<_> = (0..count).filter(|at| clients[*at].look()).collect();
@@ -68,7 +68,7 @@ fn longest_wait(workers: usize, pool_size: u32, usage: Use) -> (u32, usize, usiz
 
 #[test]
 fn few_servers_are_shared_fairly_among_workers() {
-    for workers in [2, 3, 4] {
+    for workers in [2, 4] {
         for pool_size in [1, 2] {
             for usage in [
                 Use::Plain,

@@ -17,6 +17,7 @@ source "$HERE/../tests/throwaway.sh"
 ROUNDS=5 RUN_SECONDS=5 IDLE_CLIENTS=5000 EXTRA='' PARTS='cpu memory'
 BENCH_CLIENTS=64 POOL_SIZE=20
 OPEN_SECONDS_MAX=300
+KEEP_LOGS_IN=$TARGET_DIR/compare-logs
 declare -A BIN PORT PID
 
 usage() { sed -n 's/^# usage: /usage: /p' "${BASH_SOURCE[0]}" >&2; exit 2; }
@@ -67,7 +68,7 @@ measure() {
 
 bench() {
   pgbench -n -S -c "$BENCH_CLIENTS" -j 2 -T "$RUN_SECONDS" -M "$2" -h 127.0.0.1 -p "$1" -U weir bench 2>"$WORK/pgbench.err" ||
-    { cat "$WORK/pgbench.err" >&2; die "pgbench failed"; }
+    { cat "$WORK/pgbench.err" >&2; die "pgbench failed; still running: $(ps -o args= -p "$PG_PID" "${PID[@]/#/-p}" | cut -c1-60 | paste -sd' ')"; }
 }
 
 # Reads numbers, one per line, and prints their median.

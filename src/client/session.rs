@@ -612,11 +612,16 @@ fn late_copy_len(input: &[u8], limit: u32) -> Result<usize, End> {
 // With a server.
 impl Session {
     fn relay(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
+        // Both directions in turn: one that never rests must not starve the other.
         let flushed = self.flush(cx)?;
-        if flushed && self.pump_server(cx, now)? == Flow::Again {
-            return Ok(Flow::Again);
-        }
-        self.pump_client(cx, now)
+        let from_server = if flushed {
+            self.pump_server(cx, now)?
+        } else {
+            Flow::Wait
+        };
+        let from_client = self.pump_client(cx, now)?;
+        let moved = from_server == Flow::Again || from_client == Flow::Again;
+        Ok(if moved { Flow::Again } else { Flow::Wait })
     }
 
     /// From the server to the client.
@@ -819,6 +824,7 @@ impl Session {
             return self.server_hung_up(cx, now, out);
         }
         self.answer_absorbed(cx, out)?;
+        self.note_nothing_asked();
         self.need = 0;
         self.busy = false;
         match stop.map_err(End::Told)? {
@@ -829,6 +835,20 @@ impl Session {
         }
         self.held.extend_from_slice(&input[consumed..]);
         Ok(())
+    }
+
+    /// What the client sent may ask for nothing (the late end of a failed COPY, a Flush): then no request has begun, and no timeout
+    /// must wait for its end.
+    fn note_nothing_asked(&mut self) {
+        let State::Attached(lease) = &self.state else {
+            return;
+        };
+        if lease.link.is_settled() {
+            self.card.query_start.set(None);
+            if lease.link.owed.status() == TxStatus::Idle {
+                self.card.xact_start.set(None);
+            }
+        }
     }
 
     /// Replies of the pooler's own whose turn is now.

@@ -183,9 +183,7 @@ pub fn alignment(
         let is_reported = reported & 1 << index != 0;
         match (client.get(index), server.get(index)) {
             (Some(want), have) if have != Some(want) || !is_reported => {
-                if is_reported || have.is_some() || !want.is_empty() {
-                    set_statement(&mut sql, tracked.name(index), want);
-                }
+                set_statement(&mut sql, tracked.name(index), want);
             }
             (None, Some(_)) if !is_reported => {
                 sql.extend_from_slice(b"RESET ");

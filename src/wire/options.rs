@@ -15,9 +15,12 @@ impl fmt::Display for OptionsError {
 
 impl std::error::Error for OptionsError {}
 
+/// Name and value of a setting.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
 /// The settings in the value of `options`, in order. Blanks separate, a backslash keeps the next byte as it is, and a dash in a
 /// `--name` stands for an underscore, as PostgreSQL reads it.
-pub fn parse(options: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, OptionsError> {
+pub fn parse(options: &[u8]) -> Result<Vec<Pair>, OptionsError> {
     let mut words = split_words(options).into_iter();
     let mut settings = Vec::new();
     while let Some(word) = words.next() {

@@ -9,7 +9,7 @@ use crate::pool::lease::Pooled;
 use crate::server::conn::{Outcome, ParamSpace, ServerLost, ServerState};
 
 /// How long testing or cleaning a server may take before it is closed instead.
-pub const CLEAN_TIMEOUT: Duration = Duration::from_secs(30);
+pub const CLEAN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the queries are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,17 +18,22 @@ const EXCEPTIONS: &[Exception] = &[
          the pooler's on the server's side",
         hide_statement_name,
     ),
-    (
-        "a Bind in a failed transaction block is refused with 25P02; if its statement has to be prepared on the server first, it is that \
-         Parse which is refused, with the same words from another line of PostgreSQL's source",
-        only_severity_code_and_message_of_25p02,
-    ),
 ];
 
-fn only_severity_code_and_message_of_25p02(frame: &mut Frame) {
-    if frame.is(b'E') && frame.field(b'C').as_deref() == Some("25P02") {
-        frame.body = frame.error_text().into_bytes();
-    }
+/// In a failed transaction block PostgreSQL refuses a Bind or Describe, with 25P02 or for a mistake that it notices first. If the
+/// statement has to be prepared on the server before, it is that Parse which is refused, always with 25P02.
+fn refused_one_step_earlier(direct: &Event, pooled: &Event) -> bool {
+    let routine = |event: &Event| match event {
+        Event::Frame { frame, .. } if frame.is(b'E') => {
+            Some((frame.field(b'C')?, frame.field(b'R')?))
+        }
+        _ => None,
+    };
+    let (Some((_, there)), Some((code, here))) = (routine(direct), routine(pooled)) else {
+        return false;
+    };
+    let met = ["exec_bind_message", "exec_describe_statement_message"];
+    code == "25P02" && here == "exec_parse_message" && met.contains(&there.as_str())
 }
 
 fn only_severity_code_and_message(frame: &mut Frame) {
@@ -74,7 +79,7 @@ pub fn first_difference(direct: &[Event], pooled: &[Event]) -> Option<String> {
     let same = direct
         .iter()
         .zip(pooled)
-        .take_while(|(a, b)| a == b || normal(a) == normal(b))
+        .take_while(|(a, b)| a == b || normal(a) == normal(b) || refused_one_step_earlier(a, b))
         .count();
     if same == direct.len() && same == pooled.len() {
         return None;

@@ -58,7 +58,7 @@ impl Tally {
 
     fn take_below(&self, ceiling: usize) -> bool {
         self.count
-            .try_update(SeqCst, SeqCst, |count| {
+            .fetch_update(SeqCst, SeqCst, |count| {
                 (count < ceiling).then_some(count + 1)
             })
             .is_ok()
@@ -66,7 +66,7 @@ impl Tally {
 
     fn drop_above(&self, floor: usize) -> bool {
         self.count
-            .try_update(SeqCst, SeqCst, |count| (count > floor).then(|| count - 1))
+            .fetch_update(SeqCst, SeqCst, |count| (count > floor).then(|| count - 1))
             .is_ok()
     }
 
@@ -175,8 +175,6 @@ pub struct PoolShare {
     /// For each worker: when its oldest waiting client began to wait. Apart from the faces and close together, since everybody
     /// reads all of them with every query, and they hardly change while servers suffice.
     waiting: Box<[Stamp]>,
-    /// A bit for each worker that has waiting clients and was refused a connection because the pool has as many as it may.
-    starving: AtomicU64,
     /// Connections being opened.
     dialing: AtomicUsize,
     attempts: Mutex<Attempts>,
@@ -356,16 +354,6 @@ impl PoolShare {
         self.waiting[worker].show(since.map_or(0, |since| self.stamp(since)));
     }
 
-    /// A worker shows whether it was refused connections that it needs because the pool has as many as it may.
-    pub fn show_starving(&self, worker: WorkerId, starving: bool) {
-        let bit = 1 << worker;
-        match (self.starving.load(SeqCst) & bit != 0, starving) {
-            (false, true) => drop(self.starving.fetch_or(bit, SeqCst)),
-            (true, false) => drop(self.starving.fetch_and(!bit, SeqCst)),
-            _ => {}
-        }
-    }
-
     fn stamp(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.start).as_micros() as u64 + 1
     }
@@ -395,23 +383,9 @@ impl PoolShare {
 
     /// The other worker whose client has waited longest, and since when.
     pub fn hungriest_other(&self, worker: WorkerId) -> Option<(WorkerId, Instant)> {
-        self.longest_wait(|other| other != worker)
-    }
-
-    /// The same among those who were refused a connection because the pool has as many as it may.
-    pub fn starving_other(&self, worker: WorkerId) -> Option<(WorkerId, Instant)> {
-        match self.starving.load(SeqCst) & !(1 << worker) {
-            0 => None,
-            starving => self.longest_wait(|other| starving & (1 << other) != 0),
-        }
-    }
-
-    fn longest_wait(&self, among: impl Fn(WorkerId) -> bool) -> Option<(WorkerId, Instant)> {
-        let stamps = self.waiting.iter().map(Stamp::get);
-        let waiting = stamps
-            .zip(0..)
-            .filter(|(stamp, other)| *stamp != 0 && among(*other));
-        let (stamp, other) = waiting.min()?;
+        let stamps = self.waiting.iter().map(Stamp::get).zip(0..);
+        let others = stamps.filter(|(stamp, other)| *stamp != 0 && *other != worker);
+        let (stamp, other) = others.min()?;
         Some((other, self.moment(stamp)?))
     }
 
@@ -638,7 +612,6 @@ impl Budget {
             cancels: AtomicUsize::new(0),
             faces: (0..self.workers).map(|_| Face::default()).collect(),
             waiting: (0..self.workers).map(|_| Stamp::default()).collect(),
-            starving: AtomicU64::new(0),
             dialing: AtomicUsize::new(0),
             attempts: Mutex::default(),
             attempts_fail: AtomicBool::new(false),

@@ -49,8 +49,6 @@ pub enum PoolMail {
     Gift(PoolKey, Box<TravelingServer>, Slot),
     /// Another worker has waiting clients and no server: it would like one that rests.
     Ask(PoolKey, WorkerId),
-    /// The right to a connection, for a worker whose clients have waited longer than the sender's.
-    Offer(PoolKey, Slot),
     /// A limit that refused a connection has room again.
     Retry,
     /// A connection was refused because of this limit: close a resting server that counts against it. Begun by this worker.
@@ -140,7 +138,6 @@ impl Drop for Shard {
         let worker = self.around.worker;
         self.share.show_resting(worker, 0);
         self.share.show_waiting(worker, None);
-        self.share.show_starving(worker, false);
     }
 }
 

@@ -298,11 +298,6 @@ fn the_oldest_wait_of_the_others_is_found() {
     share.show_waiting(2, Some(at(3)));
     assert_eq!(share.hungriest_other(0), Some((2, at(3))));
     assert_eq!(share.hungriest_other(2), Some((0, at(1))));
-    assert_eq!(share.starving_other(0), None);
-    share.show_starving(1, true);
-    assert_eq!(share.starving_other(0), Some((1, at(7))));
-    share.show_starving(1, false);
-    assert_eq!(share.starving_other(0), None);
 }
 
 #[test]

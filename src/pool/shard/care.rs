@@ -138,7 +138,7 @@ impl Shard {
         self.core.borrow().longest_rest()
     }
 
-    fn close_all(self: &Rc<Self>, servers: impl IntoIterator<Item = Box<Pooled>>, reason: Reason) {
+    fn close_all(&self, servers: impl IntoIterator<Item = Box<Pooled>>, reason: Reason) {
         for pooled in servers {
             self.close(pooled, reason.text());
         }

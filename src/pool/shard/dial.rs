@@ -65,31 +65,21 @@ impl Drop for Cancelling {
 impl Shard {
     /// Opens what connections the waiting clients need and the limits allow.
     pub(super) fn open_wanted(self: &Rc<Self>, now: Instant) {
-        let mut denied = None;
-        let mut generous = true;
         while self.wants_dial() {
-            match self.try_dial(now, &mut generous) {
+            match self.try_dial(now) {
                 Try::Begun => {}
-                Try::NotNow => break,
-                Try::Denied(limit) => {
-                    denied = Some(limit);
-                    self.make_room(limit);
-                    break;
-                }
+                Try::NotNow => return,
+                Try::Denied(limit) => return self.make_room(limit),
             }
-        }
-        if self.around.workers > 1 {
-            let starving = denied == Some(Denied::Pool);
-            self.share.show_starving(self.around.worker, starving);
         }
     }
 
-    pub(super) fn wants_dial(&self) -> bool {
+    fn wants_dial(&self) -> bool {
         let core = self.core.borrow();
         core.wanted() > 0 && core.dialing() < DIALS_MAX
     }
 
-    fn try_dial(self: &Rc<Self>, now: Instant, generous: &mut bool) -> Try {
+    fn try_dial(self: &Rc<Self>, now: Instant) -> Try {
         let reserve = self.reserve_due(now);
         if !reserve && self.share.stays_full(self.around.worker) {
             return Try::Denied(Denied::Pool);
@@ -101,14 +91,7 @@ impl Shard {
         match self.take_slot(reserve) {
             Err(denied) => Try::Denied(denied),
             Ok(slot) => {
-                match self.share.starving_other(self.around.worker) {
-                    // At most one at a time is given away: what the others don't take comes back only later.
-                    Some((other, since)) if *generous && self.is_elder(since) => {
-                        *generous = false;
-                        (self.around.post)(other, PoolMail::Offer(self.key().clone(), slot));
-                    }
-                    _ => self.dial(slot, attempt),
-                }
+                self.dial(slot, attempt);
                 Try::Begun
             }
         }

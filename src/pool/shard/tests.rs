@@ -79,7 +79,8 @@ impl Postgres {
             return Ok(());
         }
         let mut out = Vec::new();
-        if let Some(sqlstate) = *self.refuse.borrow() {
+        let refuse = *self.refuse.borrow();
+        if let Some(sqlstate) = refuse {
             build::error(&mut out, build::Severity::Fatal, sqlstate, b"go away");
             return socket.write_all(&out).await;
         }
@@ -113,10 +114,15 @@ impl Postgres {
         }
     }
 
-    fn kill_all(&self) {
+    /// Closes all connections, and waits until the other side can see it.
+    async fn kill_all(&self) {
         for gone in self.backends.borrow().values() {
             gone.notify_one();
         }
+        while !self.backends.borrow().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -271,7 +277,6 @@ impl House {
             PoolMail::Dialed(dialed) => shard(&dialed.key).dialed(*dialed, now),
             PoolMail::Gift(key, server, slot) => shard(&key).receive(*server, slot, now),
             PoolMail::Ask(key, other) => shard(&key).asked(other, now),
-            PoolMail::Offer(key, slot) => shard(&key).offered(slot, now),
             PoolMail::Retry => desk.shards.values().for_each(|shard| shard.pump(now)),
             PoolMail::MakeRoom(key, denied, begun_by) => {
                 self.make_room(worker, key, denied, begun_by)

@@ -45,7 +45,7 @@ impl Shard {
     }
 
     /// A client elsewhere that has waited since then comes before ours.
-    pub(super) fn is_elder(&self, since: Instant) -> bool {
+    fn is_elder(&self, since: Instant) -> bool {
         let own = self.core.borrow().oldest_wait();
         own.is_none_or(|own| since + TRADE_SLACK < own)
     }
@@ -139,22 +139,5 @@ impl Shard {
         if rests && let Some((other, _)) = self.share.hungriest_other(worker) {
             self.lend_to(other);
         }
-    }
-
-    /// The right to a connection comes from a worker whose clients have waited less long than ours. If it is of no use here, giving
-    /// it back pokes that worker.
-    pub fn offered(self: &Rc<Self>, slot: Slot, now: Instant) {
-        let retry = self.settings().server_login_retry;
-        let attempt = self
-            .wants_dial()
-            .then(|| self.share.begin_attempt(now, retry));
-        match attempt.flatten() {
-            Some(attempt) => self.dial(slot, attempt),
-            None => {
-                self.share.show_starving(self.around.worker, false);
-                return drop(slot);
-            }
-        }
-        self.pump(now);
     }
 }

@@ -46,8 +46,7 @@ fn many_dead_servers_are_passed_over_without_recursion() {
             assert!(client.look());
             client.give_back(now);
         }
-        house.postgres.kill_all();
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        house.postgres.kill_all().await;
         let client = served(house, shard, now).await;
         assert_eq!(client.pid(), 301);
         assert_eq!(shard.share().servers(), 1);
@@ -64,8 +63,7 @@ fn who_is_handed_a_dead_server_keeps_its_place() {
         for client in &mut waiting {
             client.checkout(shard, now);
         }
-        house.postgres.kill_all();
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        house.postgres.kill_all().await;
         holder.give_back(now);
         house.quiet(now).await;
         assert!(waiting[0].look() && !waiting[1].look());

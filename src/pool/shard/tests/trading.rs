@@ -11,7 +11,7 @@ const CLIENTS_PER_WORKER: usize = 4;
 enum Use {
     Plain,
     Cleaned,
-    SingleUse,
+    Once,
     AlwaysChecked,
     Dropped,
 }
@@ -21,7 +21,7 @@ enum Use {
 fn longest_wait(workers: usize, pool_size: u32, usage: Use) -> (u32, usize, usize) {
     let mut settings = settings(pool_size);
     match usage {
-        Use::SingleUse => settings.server_lifetime = Duration::ZERO,
+        Use::Once => settings.server_lifetime = Duration::ZERO,
         Use::AlwaysChecked => settings.server_check_delay = Duration::ZERO,
         _ => {}
     }
@@ -73,7 +73,7 @@ fn few_servers_are_shared_fairly_among_workers() {
             for usage in [
                 Use::Plain,
                 Use::Cleaned,
-                Use::SingleUse,
+                Use::Once,
                 Use::AlwaysChecked,
                 Use::Dropped,
             ] {

@@ -37,6 +37,8 @@ use crate::worker::{self, Outfit};
 
 /// By how much the threads of logins are nicer than those of queries.
 const LOGIN_NICENESS: i32 = 5;
+/// How long the login threads may take to let go of what they hold.
+const LAST_MOMENTS: std::time::Duration = std::time::Duration::from_millis(500);
 /// Descriptors that the process needs besides those of clients and servers.
 const SPARE_DESCRIPTORS: u64 = 64;
 
@@ -234,7 +236,8 @@ impl Process {
             control_loop(app.clone(), signals, arrivals, closing, self.readiness),
         );
         app.tell_workers(|| Control::Stop);
-        logins.shutdown_background();
+        // The listeners go with their tasks, and the Unix socket with its listener.
+        logins.shutdown_timeout(LAST_MOMENTS);
         drop(self.pidfile);
         ended
     }

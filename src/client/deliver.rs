@@ -6,7 +6,7 @@ use super::statements::{self, Statements};
 use crate::server::link::ServerLink;
 use crate::server::owed::{Event, Fate, Kind};
 use crate::server::params::{Interner, ParamSet, Tracked};
-use crate::server::prepared::Note;
+use crate::server::prepared::{self, Note};
 use crate::types::TxStatus;
 use crate::wire::frame::{self, HEADER_LEN, Header};
 use crate::wire::splice::Splice;
@@ -15,6 +15,9 @@ use crate::wire::{build, read};
 
 /// The largest message of a server that is held whole in order to be understood. Longer ones of these kinds pass unread.
 pub const UNDERSTOOD_LEN_MAX: u64 = 64 << 10;
+
+/// Bytes of a ReadyForQuery.
+const READY_LEN: u64 = 6;
 
 /// What a server did that ends the connection with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +62,18 @@ impl Deliver<'_> {
             if !self.link.from_server.at_boundary() {
                 return Ok(findings);
             }
+            if !self.link.events.is_empty() {
+                settle(self.link, self.statements, splice.insert());
+            }
             let rest = splice.rest();
             let Some(header) =
                 frame::header(rest, i32::MAX as u32).map_err(|_| ServerFault::BadHeader)?
             else {
                 return Ok(findings);
             };
+            if header.tag == tag::READY_FOR_QUERY && header.total != READY_LEN {
+                return Err(ServerFault::BadHeader);
+            }
             if header.total > rest.len() as u64 && must_be_whole(header) {
                 findings.need = header.total as usize;
                 return Ok(findings);
@@ -98,7 +107,7 @@ impl Deliver<'_> {
         match header.tag {
             tag::PARAMETER_STATUS if whole => self.parameter_status(body),
             tag::COMMAND_COMPLETE if whole => self.command_complete(body),
-            tag::ERROR_RESPONSE if whole => fate = self.name_clients_statement(body, splice),
+            tag::ERROR_RESPONSE if whole => fate = self.error(body, splice),
             _ => {}
         }
         let status = body.first().copied().unwrap_or(0);
@@ -107,6 +116,7 @@ impl Deliver<'_> {
             .owed
             .reply(header.tag, status, &mut self.link.events);
         let owed = owed.map_err(|unexpected| ServerFault::Unexpected(unexpected.tag))?;
+        statements::settle(self.link, Some(self.statements));
         self.link.swallowing = owed == Fate::Swallow || fate == Fate::Swallow;
         if header.tag == tag::READY_FOR_QUERY {
             findings.in_block |= self.link.owed.status() != TxStatus::Idle;
@@ -137,29 +147,54 @@ impl Deliver<'_> {
         }
     }
 
-    /// An error about a statement's name that is already taken speaks of the pooler's name: the client shall read its own.
-    fn name_clients_statement(&mut self, body: &[u8], splice: &mut Splice) -> Fate {
-        let Some(Note::Duplicate { name, statement }) = self.link.owed.head_note() else {
+    /// An error about a statement that is there already, or is not there, speaks of the pooler's name: the client shall read its
+    /// own. One that is not there will be prepared again.
+    fn error(&mut self, body: &[u8], splice: &mut Splice) -> Fate {
+        let fields = read::error_fields(body);
+        let names = match (fields.sqlstate, self.link.owed.head_note()) {
+            (
+                Some(b"42P05"),
+                Some(Note::Duplicate {
+                    name, statement, ..
+                }),
+            ) => Some((statement.name.clone(), &name[..])),
+            (Some(b"42P05"), Some(Note::Named { .. } | Note::OnServer(_))) => {
+                self.link.tainted = true; // it has what nobody gave it
+                None
+            }
+            (Some(b"26000"), _) => self.missing(fields.message),
+            _ => None,
+        };
+        let Some((servers, clients)) = names else {
             return Fate::Deliver;
         };
-        let body = replace(body, &statement.name, name);
         build::message(splice.insert(), tag::ERROR_RESPONSE, |out| {
-            out.extend_from_slice(&body)
+            replace(body, &servers, clients, out)
         });
         Fate::Swallow
     }
+
+    /// The pooler's and the client's name of a statement that the server says it does not have.
+    fn missing(&mut self, message: Option<&[u8]>) -> Option<(Box<[u8]>, &[u8])> {
+        let id = prepared::named_in(message?)?;
+        let mut notes = self.link.owed.notes();
+        if !notes.any(|note| note.concerns(b"", Some(id))) {
+            drop(notes);
+            self.link.prepared.remove(id);
+        }
+        let name = format!("{}{id}", prepared::NAME_PREFIX).into_bytes();
+        Some((name.into(), self.statements.name_of(id)?))
+    }
 }
 
-/// Acts upon what became of requests, between two messages: answers of absorbed requests are appended to `out`.
+/// Between two messages: answers of absorbed requests whose turn has come are appended to `out`.
 pub fn settle(link: &mut ServerLink, names: &mut Statements, out: &mut Vec<u8>) {
-    let mut events = std::mem::take(&mut link.events);
-    for event in events.drain(..) {
-        if let Event::Answer(kind, _) = &event {
-            answer(*kind, out);
+    statements::settle(link, Some(names));
+    for event in link.events.drain(..) {
+        if let Event::Answer(kind, _) = event {
+            answer(kind, out);
         }
-        statements::settle(&event, Some(names), link);
     }
-    link.events = events;
 }
 
 /// Appends the reply to a request that the pooler answers itself.
@@ -181,17 +216,12 @@ fn must_be_whole(header: Header) -> bool {
     }
 }
 
-fn replace(text: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
+fn replace(text: &[u8], what: &[u8], with: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
-    while let Some(at) = rest
-        .windows(what.len().max(1))
-        .position(|window| window == what)
-    {
+    while let Some(at) = rest.windows(what.len()).position(|part| part == what) {
         out.extend_from_slice(&rest[..at]);
         out.extend_from_slice(with);
         rest = &rest[at + what.len()..];
     }
     out.extend_from_slice(rest);
-    out
 }

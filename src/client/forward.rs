@@ -1,6 +1,6 @@
 //! From the client to its server: which bytes go out, and what the server owes for them. Pure.
 
-use super::statements::{Counts, Rewriter, Statements, Step, may_drop_statements};
+use super::statements::{self, Counts, Rewriter, Statements, Step};
 use crate::error::ClientError;
 use crate::server::link::ServerLink;
 use crate::server::owed::{Kind, Origin};
@@ -29,6 +29,8 @@ pub enum Stop {
     Input,
     /// The message at the cursor can't be decided before this many bytes of it are there.
     NeedBytes(usize),
+    /// The message at the cursor can't be decided before the server has answered something: walk again when it has.
+    Busy,
     /// The client says good-bye.
     Terminate,
 }
@@ -50,6 +52,9 @@ pub struct Forward<'a> {
 impl Forward<'_> {
     /// Walks as far as the bytes go.
     pub fn run(&mut self, splice: &mut Splice) -> Result<Stop, ClientError> {
+        if self.link.may_drop && self.link.is_free() {
+            self.link.may_drop = false; // no portal is left that could be executed
+        }
         loop {
             splice.pass(self.link.to_server.advance(splice.rest().len()));
             if !self.link.to_server.at_boundary() {
@@ -63,26 +68,31 @@ impl Forward<'_> {
             if header.tag == tag::TERMINATE {
                 return Ok(Stop::Terminate);
             }
-            if let Step::NeedBytes(n) = self.message(header, splice)? {
-                return Ok(Stop::NeedBytes(n));
+            match self.message(header, splice)? {
+                Step::Done => {}
+                Step::NeedBytes(n) => return Ok(Stop::NeedBytes(n)),
+                Step::Busy => return Ok(Stop::Busy),
             }
         }
     }
 
     fn message(&mut self, header: Header, splice: &mut Splice) -> Result<Step, ClientError> {
+        // What the server is going to skip needs no rewriting, and changes nothing.
+        let rewrite = self.rules.rewrite && !self.link.owed.is_skipping();
+        let total = header.total;
         let kind = match header.tag {
             tag::QUERY => return self.query(header, splice),
-            tag::PARSE if self.rules.rewrite => return self.rewriter().parse(header.total, splice),
-            tag::BIND if self.rules.rewrite => return self.rewriter().bind(header.total, splice),
-            tag::DESCRIBE if self.rules.rewrite => {
+            tag::PARSE if rewrite => return self.rewriter().parse(total, splice),
+            tag::BIND if rewrite => return self.rewriter().bind(total, splice),
+            tag::DESCRIBE if rewrite => {
                 return self
                     .rewriter()
-                    .describe_or_close(Kind::Describe, header.total, splice);
+                    .describe_or_close(Kind::Describe, total, splice);
             }
-            tag::CLOSE if self.rules.rewrite => {
+            tag::CLOSE if rewrite => {
                 return self
                     .rewriter()
-                    .describe_or_close(Kind::Close, header.total, splice);
+                    .describe_or_close(Kind::Close, total, splice);
             }
             tag::PARSE => Some(Kind::Parse),
             tag::BIND => Some(Kind::Bind),
@@ -96,7 +106,8 @@ impl Forward<'_> {
             _ => return Err(ClientError::new("unknown pkt")),
         };
         if let Some(kind) = kind {
-            self.link.sent(kind, Origin::Client, None);
+            let suspect = kind == Kind::Execute && self.link.may_drop;
+            self.sent(kind, suspect);
         }
         self.pass(header.total, splice);
         Ok(Step::Done)
@@ -108,12 +119,21 @@ impl Forward<'_> {
         }
         let watched =
             self.rules.rewrite && !(self.link.prepared.is_empty() && self.statements.is_empty());
-        let note =
-            (watched && may_drop_statements(&splice.rest()[HEADER_LEN..])).then_some(Note::Suspect);
-        self.link.prepared_suspect(note.is_some());
-        self.link.sent(Kind::Query, Origin::Client, note);
+        let suspect = watched && {
+            let rest = splice.rest();
+            let text = &rest[HEADER_LEN..rest.len().min(header.total as usize)];
+            statements::text_may_drop(text, header.total)
+        };
+        self.link.may_drop |= suspect;
+        self.sent(Kind::Query, suspect);
         self.pass(header.total, splice);
         Ok(Step::Done)
+    }
+
+    fn sent(&mut self, kind: Kind, suspect: bool) {
+        self.link
+            .sent(kind, Origin::Client, suspect.then_some(Note::Suspect));
+        statements::settle(self.link, Some(self.statements));
     }
 
     fn pass(&mut self, total: u64, splice: &mut Splice) {

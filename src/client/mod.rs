@@ -14,3 +14,6 @@ pub mod login;
 pub mod session;
 pub mod statements;
 pub mod who;
+
+#[cfg(test)]
+mod conversations;

@@ -121,6 +121,8 @@ pub struct Session {
     held: Vec<u8>,
     /// Bytes of `held` that are needed before looking again.
     need: usize,
+    /// `held` can't be acted upon before the server has answered something.
+    busy: bool,
     /// What the client's socket would not take.
     backlog: Backlog,
 }
@@ -163,6 +165,7 @@ impl Session {
             params: parts.params,
             held: parts.leftover,
             need: 0,
+            busy: false,
             backlog: Backlog::new(),
         }
     }
@@ -637,6 +640,10 @@ impl Session {
             input.extend_from_slice(&read[..n]);
             self.deliver(cx, now, &input, out)?;
         }
+        if self.busy && matches!(self.state, State::Attached(_)) {
+            let input = std::mem::take(&mut self.held);
+            self.forward(cx, now, &input, out)?;
+        }
         Ok(Flow::Again)
     }
 
@@ -752,6 +759,9 @@ impl Session {
         {
             return Ok(Flow::Wait);
         }
+        if self.busy && self.held.len() >= AHEAD_MAX {
+            return Ok(Flow::Wait);
+        }
         let Some(n) = self.poll_read(cx, read)? else {
             return Ok(Flow::Wait);
         };
@@ -810,8 +820,10 @@ impl Session {
         }
         self.answer_absorbed(cx, out)?;
         self.need = 0;
+        self.busy = false;
         match stop.map_err(End::Told)? {
             Stop::Input => {}
+            Stop::Busy => self.busy = true,
             Stop::NeedBytes(need) => self.need = need,
             Stop::Terminate => return Err(End::Goodbye),
         }

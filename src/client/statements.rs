@@ -1,7 +1,12 @@
 //! A client's prepared statements: its own names for statements that servers know under the pooler's names.
 //!
 //! Pure. [`Rewriter`] turns one Parse, Bind, Describe or Close of a client into what the linked server has to be sent; what it
-//! assumes goes along as a [`Note`], and [`settle`] confirms it or takes it back when the replies tell.
+//! assumes goes along as a [`Note`], and [`settle`] takes it back when the replies tell that it did not come true.
+//!
+//! What a message means is only decided when it is certain. Within a batch it is: if a request fails, so does all that builds upon
+//! it, up to the Sync. Behind the Sync it is not, so a message that depends on what an earlier, unanswered batch assumes waits
+//! for the answer ([`Step::Busy`]). And a Parse that the pooler could answer itself is sent all the same while an unanswered batch
+//! may yet leave the transaction failed, since PostgreSQL would refuse it then.
 
 use std::sync::Arc;
 
@@ -10,7 +15,9 @@ use hashbrown::HashMap;
 use crate::error::ClientError;
 use crate::server::link::ServerLink;
 use crate::server::owed::{Event, Kind, Origin};
-use crate::server::prepared::{Note, Statement, StatementCache};
+use crate::server::prepared::{
+    LOOKED_AT_MAX, NAME_PREFIX, Note, Statement, StatementCache, may_drop_statements,
+};
 use crate::types::TxStatus;
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::splice::Splice;
@@ -39,6 +46,21 @@ impl Statements {
     /// True if no name is in use.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
+    }
+
+    /// The client's names and what they stand for.
+    #[cfg(test)]
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
+        self.by_name
+            .iter()
+            .map(|(name, statement)| (&name[..], statement))
+    }
+
+    /// A name by which the client knows the statement with this number.
+    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
+        let mut all = self.by_name.iter();
+        let (name, _) = all.find(|(_, statement)| statement.id == id)?;
+        Some(name)
     }
 }
 
@@ -74,6 +96,8 @@ pub enum Step {
     Done,
     /// It can't be decided before this many bytes of it are there.
     NeedBytes(usize),
+    /// It can't be decided before the server has answered something that it was sent earlier.
+    Busy,
 }
 
 impl Rewriter<'_> {
@@ -84,6 +108,8 @@ impl Rewriter<'_> {
             return Ok(Step::NeedBytes(HEADER_LEN + 1));
         }
         if rest.get(HEADER_LEN) == Some(&0) {
+            let text = &rest[HEADER_LEN + 1..rest.len().min(total as usize)];
+            self.link.may_drop |= self.watches() && text_may_drop(text, total);
             return Ok(self.pass(Kind::Parse, total, splice)); // the unnamed statement
         }
         if total > PARSE_LEN_MAX {
@@ -94,11 +120,16 @@ impl Rewriter<'_> {
             return Ok(Step::NeedBytes(total));
         };
         let (name, source) = read::parse(body).ok_or(ClientError::new("broken Parse packet"))?;
+        let known = self.statements.by_name.get(name).cloned();
+        let new = self.cache.statement(source);
+        let on_server = known.as_ref().unwrap_or(&new);
+        if self.must_wait(name, Some(on_server.id)) {
+            return Ok(self.wait(splice));
+        }
         self.counts.client_parses += 1;
-        if let Some(known) = self.statements.by_name.get(name).cloned() {
-            self.parse_again(name, known, source, splice);
-        } else {
-            self.parse_new(name, source, splice)?;
+        match known {
+            Some(known) => self.parse_again(name, known, new, splice),
+            None => self.parse_new(name, new, splice)?,
         }
         splice.skip(total);
         Ok(Step::Done)
@@ -107,20 +138,17 @@ impl Rewriter<'_> {
     fn parse_new(
         &mut self,
         name: &[u8],
-        source: &[u8],
+        statement: Arc<Statement>,
         splice: &mut Splice,
     ) -> Result<(), ClientError> {
         if self.statements.by_name.len() >= NAMES_MAX {
             return Err(ClientError::new("too many prepared statements"));
         }
-        let statement = self.cache.statement(source);
         self.statements
             .by_name
             .insert(name.into(), statement.clone());
-        // In a failed transaction the server has to say no itself, so it must be asked.
-        let failed = self.link.owed.status() == TxStatus::Failed;
         let known = self.link.prepared.touch(statement.id);
-        let sent = !known || failed || self.link.prepared.is_suspect();
+        let sent = !known || !self.can_answer_parse();
         if known && sent {
             self.close_hidden(&statement, splice);
         }
@@ -132,13 +160,20 @@ impl Rewriter<'_> {
         if sent {
             self.counts.server_parses += 1;
             build::parse_raw(splice.insert(), &statement.name, &statement.source);
+            let id = statement.id;
             self.link.prepared.insert(statement);
             self.sent(Kind::Parse, Origin::Client, Some(note));
-            self.evict(splice);
+            self.evict(id, splice);
         } else {
             self.sent(Kind::Parse, Origin::Absorbed, Some(note));
         }
         Ok(())
+    }
+
+    /// In a failed transaction the server has to refuse a Parse itself, so it must be asked; also if the transaction may have
+    /// failed by the time the request arrives.
+    fn can_answer_parse(&self) -> bool {
+        self.link.owed.knows_status() && self.link.owed.status() != TxStatus::Failed
     }
 
     /// The name is taken. PostgreSQL would look at the new text first and then refuse the name, so that is what it is asked to do,
@@ -147,14 +182,15 @@ impl Rewriter<'_> {
         &mut self,
         name: &[u8],
         known: Arc<Statement>,
-        source: &[u8],
+        new: Arc<Statement>,
         splice: &mut Splice,
     ) {
         self.ensure(&known, splice);
-        build::parse_raw(splice.insert(), &known.name, source);
+        build::parse_raw(splice.insert(), &known.name, &new.source);
         let note = Note::Duplicate {
             name: name.into(),
             statement: known,
+            new,
         };
         self.sent(Kind::Parse, Origin::Client, Some(note));
     }
@@ -169,10 +205,15 @@ impl Rewriter<'_> {
         if name.is_empty() {
             return Ok(self.pass(Kind::Bind, total, splice));
         }
+        let known = self.statements.by_name.get(name).cloned();
+        if self.must_wait(name, known.as_ref().map(|known| known.id)) {
+            return Ok(self.wait(splice));
+        }
         self.counts.binds += 1;
-        let Some(statement) = self.statements.by_name.get(name).cloned() else {
+        let Some(statement) = known else {
             return Ok(self.pass(Kind::Bind, total, splice)); // the server knows how to refuse it
         };
+        self.link.may_drop |= statement.may_drop;
         self.ensure(&statement, splice);
         let head = body.len() - behind.len();
         let len = total - 1 - name.len() as u64 + statement.name.len() as u64;
@@ -214,8 +255,13 @@ impl Rewriter<'_> {
             return Ok(Step::NeedBytes(total));
         };
         let (_, name) = read::target(body).ok_or(ClientError::new(broken))?;
-        let Some(statement) = self.statements.by_name.get(name).cloned() else {
-            return Ok(self.pass(kind, total as u64, splice));
+        let known = self.statements.by_name.get(name).cloned();
+        let needed = known.as_ref().filter(|_| kind == Kind::Describe);
+        if self.must_wait(name, needed.map(|known| known.id)) {
+            return Ok(self.wait(splice));
+        }
+        let Some(statement) = known else {
+            return Ok(self.unknown(kind, name, total, splice));
         };
         if kind == Kind::Close {
             self.statements.by_name.remove(name);
@@ -242,14 +288,61 @@ impl Rewriter<'_> {
         Step::Done
     }
 
+    /// Describe or Close of a name that the client has not given: the server knows what to say. But it must not close one of the
+    /// pooler's own, whoever guesses its name.
+    fn unknown(&mut self, kind: Kind, name: &[u8], total: usize, splice: &mut Splice) -> Step {
+        if kind == Kind::Close && name.starts_with(NAME_PREFIX.as_bytes()) {
+            self.sent(Kind::Close, Origin::Absorbed, None);
+            splice.skip(total);
+            return Step::Done;
+        }
+        self.pass(kind, total as u64, splice)
+    }
+
+    /// True if it is not certain yet what the client's name means, or whether the server has the statement that is needed; also if
+    /// there is no room for it yet.
+    fn must_wait(&self, name: &[u8], id: Option<u64>) -> bool {
+        let owed = &self.link.owed;
+        owed.earlier_notes().any(|note| note.concerns(name, id))
+            || self.link.may_drop && owed.notes().any(|note| matches!(note, Note::Suspect))
+            || id.is_some_and(|id| owed.is_pipelined() && self.is_crowded(id))
+    }
+
+    /// True if a statement is one too many and none can be told to go.
+    fn is_crowded(&self, id: u64) -> bool {
+        let prepared = &self.link.prepared;
+        !prepared.contains(id)
+            && prepared.len() >= self.max()
+            && !prepared.ids().any(|id| self.may_go(id))
+    }
+
+    /// A statement whose fate an earlier batch decides stays: whether it is there can't be told, so its end could not be taken back.
+    fn may_go(&self, id: u64) -> bool {
+        let mut notes = self.link.owed.earlier_notes();
+        !notes.any(|note| note.concerns(b"", Some(id)))
+    }
+
+    fn max(&self) -> usize {
+        self.max.max(1)
+    }
+
+    /// Lets the message wait. In a batch that is still open, the server has to be asked for the replies so far.
+    fn wait(&mut self, splice: &mut Splice) -> Step {
+        if !self.link.owed.is_pipelined() {
+            build::flush(splice.insert());
+        }
+        Step::Busy
+    }
+
+    /// True if there is anything that could be dropped.
+    fn watches(&self) -> bool {
+        !(self.link.prepared.is_empty() && self.statements.is_empty())
+    }
+
     /// Makes sure that the server has the statement when the next message reaches it.
     fn ensure(&mut self, statement: &Arc<Statement>, splice: &mut Splice) {
-        let known = self.link.prepared.touch(statement.id);
-        if known && !self.link.prepared.is_suspect() {
+        if self.link.prepared.touch(statement.id) {
             return;
-        }
-        if known {
-            self.close_hidden(statement, splice);
         }
         self.counts.server_parses += 1;
         build::parse_raw(splice.insert(), &statement.name, &statement.source);
@@ -259,11 +352,16 @@ impl Rewriter<'_> {
             Origin::Hidden,
             Some(Note::OnServer(statement.clone())),
         );
-        self.evict(splice);
+        self.evict(statement.id, splice);
     }
 
-    fn evict(&mut self, splice: &mut Splice) {
-        while let Some(oldest) = self.link.prepared.evict(self.max.max(1)) {
+    /// Makes room after `newest` has been added.
+    fn evict(&mut self, newest: u64, splice: &mut Splice) {
+        while self.link.prepared.len() > self.max() {
+            let may_go = |id| id != newest && self.may_go(id);
+            let Some(oldest) = self.link.prepared.oldest(may_go) else {
+                return;
+            };
             self.close_hidden(&oldest, splice);
         }
     }
@@ -281,7 +379,15 @@ impl Rewriter<'_> {
 
     fn sent(&mut self, kind: Kind, origin: Origin, note: Option<Note>) {
         self.link.sent(kind, origin, note);
+        settle(self.link, Some(self.statements));
     }
+}
+
+/// True if the text of a query may drop statements, or if too little of it is there to tell. `total` is the length of its
+/// message.
+pub fn text_may_drop(there: &[u8], total: u64) -> bool {
+    let cut = there.len() < LOOKED_AT_MAX && there.len() + HEADER_LEN + 1 < total as usize;
+    cut || may_drop_statements(there)
 }
 
 fn names_missing(total: u64, there: usize, broken: &'static str) -> Result<Step, ClientError> {
@@ -291,16 +397,38 @@ fn names_missing(total: u64, there: usize, broken: &'static str) -> Result<Step,
     Ok(Step::NeedBytes((total as usize).min(NAMES_LEN_MAX)))
 }
 
-/// Takes note of what became of a request. The names are missing when the client is gone.
-pub fn settle(event: &Event<Note>, names: Option<&mut Statements>, link: &mut ServerLink) {
-    match event {
-        Event::Done(note) | Event::Answer(_, Some(note)) => {
-            if let Note::Suspect = note {
-                link.prepared.suspect(false);
-            }
+/// Acts upon what became of requests; only absorbed ones that are to be answered are left. The names are missing when the client
+/// is gone.
+pub fn settle(link: &mut ServerLink, mut names: Option<&mut Statements>) {
+    if link.events.is_empty() {
+        return;
+    }
+    let mut events = std::mem::take(&mut link.events);
+    events.retain(|event| {
+        match event {
+            Event::Undone(note) => take_back(note, names.as_deref_mut(), link),
+            Event::Done(note) => confirm(note, names.as_deref_mut(), link),
+            Event::Answer(..) => {}
         }
-        Event::Undone(note) => take_back(note, names, link),
-        Event::Answer(_, None) => {}
+        matches!(event, Event::Answer(..))
+    });
+    link.events = events;
+}
+
+fn confirm(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink) {
+    let Note::Duplicate {
+        name,
+        statement,
+        new,
+    } = note
+    else {
+        return;
+    };
+    // The server had lost the statement that should have stood in the way, and has the new one under its name now.
+    link.prepared.remove(statement.id);
+    link.tainted = true;
+    if let Some(names) = names {
+        names.by_name.insert(name.clone(), new.clone());
     }
 }
 
@@ -321,8 +449,7 @@ fn take_back(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink)
         }
         Note::OnServer(statement) => link.prepared.remove(statement.id),
         Note::OffServer(statement) => link.prepared.insert(statement.clone()),
-        Note::Suspect => link.prepared.suspect(false),
-        Note::Duplicate { .. } => {}
+        Note::Duplicate { .. } | Note::Suspect => {}
     }
 }
 
@@ -346,18 +473,4 @@ pub fn forget_all(names: &mut Statements, link: &mut ServerLink) {
             Note::Duplicate { .. } | Note::Suspect => {}
         }
     }
-}
-
-/// True if a simple query may drop prepared statements: it contains a word that such a statement begins with.
-///
-/// Only the beginning of a long text is looked at; a statement hidden further behind merely costs an error that PostgreSQL itself
-/// would raise.
-pub fn may_drop_statements(text: &[u8]) -> bool {
-    const LOOKED_AT: usize = 4096;
-    let text = &text[..text.len().min(LOOKED_AT)];
-    text.windows(7)
-        .any(|word| word.eq_ignore_ascii_case(b"DISCARD"))
-        || text
-            .windows(10)
-            .any(|word| word.eq_ignore_ascii_case(b"DEALLOCATE"))
 }

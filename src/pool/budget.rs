@@ -5,11 +5,12 @@
 //! workers. Everything here is atomic counters; the maps are locked only when a pool is looked up by name.
 //!
 //! A worker that was refused is remembered, and poked when a slot comes free. The order that closes the race between "refused,
-//! now remember me" and "free, whom do I tell" is: remember first, then try once more.
+//! now remember me" and "free, whom do I tell" is: remember first, then try once more. In the same way a worker first shows that
+//! it waits, then looks for servers at rest elsewhere; and one whose server comes to rest first shows it, then looks who waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -42,16 +43,43 @@ impl Tally {
         self.limit.store(limit, SeqCst);
     }
 
-    fn try_take(&self, allowance: usize) -> bool {
+    /// As many as may be.
+    fn is_full(&self) -> bool {
         let limit = self.limit.load(SeqCst);
-        let room = |count: usize| limit == 0 || count < limit + allowance;
+        limit != 0 && self.count() >= limit
+    }
+
+    fn try_take(&self, allowance: usize) -> bool {
+        match self.limit.load(SeqCst) {
+            0 => self.take_below(usize::MAX),
+            limit => self.take_below(limit + allowance),
+        }
+    }
+
+    fn take_below(&self, ceiling: usize) -> bool {
         self.count
-            .try_update(SeqCst, SeqCst, |count| room(count).then_some(count + 1))
+            .try_update(SeqCst, SeqCst, |count| {
+                (count < ceiling).then_some(count + 1)
+            })
+            .is_ok()
+    }
+
+    fn drop_above(&self, floor: usize) -> bool {
+        self.count
+            .try_update(SeqCst, SeqCst, |count| (count > floor).then(|| count - 1))
             .is_ok()
     }
 
     fn give_back(&self, poke: &Poke) {
         self.count.fetch_sub(1, SeqCst);
+        self.wake(poke);
+    }
+
+    /// Pokes everybody who was refused.
+    fn wake(&self, poke: &Poke) {
+        if self.hungry.load(SeqCst) == 0 {
+            return;
+        }
         let mut hungry = self.hungry.swap(0, SeqCst);
         while hungry != 0 {
             poke(hungry.trailing_zeros() as WorkerId);
@@ -61,6 +89,10 @@ impl Tally {
 
     fn remember(&self, worker: WorkerId) {
         self.hungry.fetch_or(1 << worker, SeqCst);
+    }
+
+    fn remembers(&self, worker: WorkerId) -> bool {
+        self.hungry.load(SeqCst) & (1 << worker) != 0
     }
 }
 
@@ -75,37 +107,15 @@ pub enum Denied {
     User,
 }
 
-/// What a worker shows the others of its shard of one pool.
+/// What a worker shows the others of its shard of one pool. On a cache line of its own: it is written with every query, and read
+/// by others only when they are short of servers.
 #[derive(Debug, Default)]
-pub struct Face {
-    /// When its oldest waiting client began to wait, in µs since [`Budget::start`], plus one; zero when nobody waits.
-    waiting_since: AtomicU64,
-    /// Servers that rest there, ready for use.
-    idle: AtomicUsize,
+#[repr(align(64))]
+struct Face {
+    /// Servers that rest there, those to be tested first included.
+    resting: AtomicUsize,
     /// Clients that belong to it.
     clients: AtomicUsize,
-}
-
-impl Face {
-    /// Shows since when somebody waits here.
-    pub fn show_waiting(&self, since: Option<Duration>) {
-        let stamp = since.map_or(0, |since| since.as_micros() as u64 + 1);
-        if self.waiting_since.load(SeqCst) != stamp {
-            self.waiting_since.store(stamp, SeqCst);
-        }
-    }
-
-    /// Shows how many servers rest here.
-    pub fn show_idle(&self, idle: usize) {
-        if self.idle.load(SeqCst) != idle {
-            self.idle.store(idle, SeqCst);
-        }
-    }
-
-    /// How many servers rest there.
-    pub fn idle(&self) -> usize {
-        self.idle.load(SeqCst)
-    }
 }
 
 /// A client that counts as belonging to a worker's shard, until dropped.
@@ -127,6 +137,23 @@ struct Attempts {
     failed: Option<(Instant, ClientError)>,
 }
 
+/// A moment in µs since [`Budget::start`], plus one; zero is none.
+#[derive(Debug, Default)]
+struct Stamp(AtomicU64);
+
+impl Stamp {
+    fn get(&self) -> u64 {
+        self.0.load(SeqCst)
+    }
+
+    /// Writes only what is new, so that the others' caches keep it.
+    fn show(&self, stamp: u64) {
+        if self.get() != stamp {
+            self.0.store(stamp, SeqCst);
+        }
+    }
+}
+
 /// What clients of a pool are greeted with, captured from one of its servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Welcome {
@@ -145,9 +172,20 @@ pub struct PoolShare {
     /// Connections that carry cancel requests.
     pub cancels: AtomicUsize,
     faces: Box<[Face]>,
+    /// For each worker: when its oldest waiting client began to wait. Apart from the faces and close together, since everybody
+    /// reads all of them with every query, and they hardly change while servers suffice.
+    waiting: Box<[Stamp]>,
+    /// A bit for each worker that has waiting clients and was refused a connection because the pool has as many as it may.
+    starving: AtomicU64,
     /// Connections being opened.
     dialing: AtomicUsize,
     attempts: Mutex<Attempts>,
+    /// The last attempt failed; spares the query path the lock of `attempts`.
+    attempts_fail: AtomicBool,
+    /// When a server was last closed for its age.
+    lifetime_close: Stamp,
+    /// Since when there are neither clients nor servers.
+    unused_since: Stamp,
     welcome: RwLock<Option<Arc<Welcome>>>,
     epoch: AtomicU64,
     next_host: AtomicUsize,
@@ -165,12 +203,23 @@ impl std::fmt::Debug for PoolShare {
 #[derive(Debug)]
 pub struct Slot {
     share: Arc<PoolShare>,
+    /// It still counts in the pool.
+    counted: bool,
 }
 
 impl Slot {
     /// The pool that it belongs to.
     pub fn share(&self) -> &Arc<PoolShare> {
         &self.share
+    }
+
+    /// Takes it out of the pool's count if more than `floor` are in it: then its connection must be closed now. So several workers
+    /// that shrink a pool at once never shrink it further than meant.
+    pub fn leave_above(&mut self, floor: usize) -> bool {
+        if self.counted && self.share.servers.drop_above(floor) {
+            self.counted = false;
+        }
+        !self.counted
     }
 }
 
@@ -179,7 +228,11 @@ impl Drop for Slot {
         let share = &self.share;
         share.user.give_back(&share.poke);
         share.database.give_back(&share.poke);
-        share.servers.give_back(&share.poke);
+        if self.counted {
+            share.servers.give_back(&share.poke);
+        } else {
+            share.servers.wake(&share.poke);
+        }
     }
 }
 
@@ -199,26 +252,53 @@ impl PoolShare {
     /// Takes a slot, if all limits allow it. `reserve` lets the pool exceed `pool_size` by its reserve. A worker that is refused is
     /// poked when it may be worth another try.
     pub fn try_open(self: &Arc<Self>, worker: WorkerId, reserve: bool) -> Result<Slot, Denied> {
-        self.try_take(reserve).or_else(|denied| {
-            let tally = match denied {
-                Denied::Pool => &self.servers,
-                Denied::Database => &*self.database,
-                Denied::User => &*self.user,
+        let mut remembered = [None; 3];
+        loop {
+            let Err(denied) = self.try_take(reserve) else {
+                return Ok(self.slot());
             };
-            tally.remember(worker);
-            self.try_take(reserve)
-        })
+            if remembered.contains(&Some(denied)) {
+                return Err(denied);
+            }
+            // Whichever limit refuses, the worker has to be in its books before the last try.
+            match denied {
+                Denied::Pool => self.servers.remember(worker),
+                Denied::Database => self.database.remember(worker),
+                Denied::User => self.user.remember(worker),
+            }
+            remembered[denied as usize] = Some(denied);
+        }
     }
 
-    fn try_take(self: &Arc<Self>, reserve: bool) -> Result<Slot, Denied> {
-        let allowance = if reserve {
-            self.reserve.load(SeqCst) as usize
-        } else {
-            0
+    /// Takes a slot if the pool has fewer than `floor` (`min_pool_size`) and all limits allow it. Nobody is remembered.
+    pub fn try_grow(self: &Arc<Self>, floor: usize) -> Option<Slot> {
+        let ceiling = match self.servers.limit.load(SeqCst) {
+            0 => floor,
+            limit => limit.min(floor),
         };
-        if !self.servers.try_take(allowance) {
+        let taken = self.servers.take_below(ceiling) && self.try_take_rest().is_ok();
+        taken.then(|| self.slot())
+    }
+
+    fn slot(self: &Arc<Self>) -> Slot {
+        Slot {
+            share: self.clone(),
+            counted: true,
+        }
+    }
+
+    fn try_take(&self, reserve: bool) -> Result<(), Denied> {
+        if !self
+            .servers
+            .try_take(if reserve { self.reserve() } else { 0 })
+        {
             return Err(Denied::Pool);
         }
+        self.try_take_rest()
+    }
+
+    /// The pool's own count has been taken: now the others', or none.
+    fn try_take_rest(&self) -> Result<(), Denied> {
         if !self.database.try_take(0) {
             self.servers.give_back(&self.poke);
             return Err(Denied::Database);
@@ -228,9 +308,29 @@ impl PoolShare {
             self.servers.give_back(&self.poke);
             return Err(Denied::User);
         }
-        Ok(Slot {
-            share: self.clone(),
-        })
+        Ok(())
+    }
+
+    /// The worker has been refused, will be poked, and nothing has come free since: it need not try again. Reads only.
+    pub fn stays_full(&self, worker: WorkerId) -> bool {
+        self.servers.remembers(worker) && self.servers.is_full()
+    }
+
+    /// The pool has as many connections as it may, without the reserve.
+    pub fn is_full(&self) -> bool {
+        self.servers.is_full()
+    }
+
+    /// A limit that other pools share is reached, and somebody was refused because of it who has not been poked since.
+    pub fn is_crowded(&self) -> bool {
+        let refuses = |tally: &Tally| tally.is_full() && tally.hungry.load(SeqCst) != 0;
+        refuses(&self.database) || refuses(&self.user)
+    }
+
+    /// A server has come to rest: whoever was refused because of a limit that others share may want it closed.
+    pub fn nudge(&self) {
+        self.database.wake(&self.poke);
+        self.user.wake(&self.poke);
     }
 
     /// Server connections of the pool, those being opened included.
@@ -243,9 +343,35 @@ impl PoolShare {
         self.database.count()
     }
 
-    /// What a worker shows of its shard.
-    pub fn face(&self, worker: WorkerId) -> &Face {
-        &self.faces[worker]
+    /// A worker shows how many servers rest in its shard, those to be tested first included.
+    pub fn show_resting(&self, worker: WorkerId, resting: usize) {
+        let shown = &self.faces[worker].resting;
+        if shown.load(SeqCst) != resting {
+            shown.store(resting, SeqCst);
+        }
+    }
+
+    /// A worker shows since when somebody waits in its shard.
+    pub fn show_waiting(&self, worker: WorkerId, since: Option<Instant>) {
+        self.waiting[worker].show(since.map_or(0, |since| self.stamp(since)));
+    }
+
+    /// A worker shows whether it was refused connections that it needs because the pool has as many as it may.
+    pub fn show_starving(&self, worker: WorkerId, starving: bool) {
+        let bit = 1 << worker;
+        match (self.starving.load(SeqCst) & bit != 0, starving) {
+            (false, true) => drop(self.starving.fetch_or(bit, SeqCst)),
+            (true, false) => drop(self.starving.fetch_and(!bit, SeqCst)),
+            _ => {}
+        }
+    }
+
+    fn stamp(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.start).as_micros() as u64 + 1
+    }
+
+    fn moment(&self, stamp: u64) -> Option<Instant> {
+        Some(self.start + Duration::from_micros(stamp.checked_sub(1)?))
     }
 
     /// Counts a client as belonging to the worker that has fewest of this pool.
@@ -257,6 +383,7 @@ impl PoolShare {
             .min_by_key(|(_, face)| face.clients.load(SeqCst));
         let worker = fewest.map_or(0, |(worker, _)| worker);
         self.faces[worker].clients.fetch_add(1, SeqCst);
+        self.unused_since.show(0);
         (
             worker,
             Seat {
@@ -268,31 +395,68 @@ impl PoolShare {
 
     /// The other worker whose client has waited longest, and since when.
     pub fn hungriest_other(&self, worker: WorkerId) -> Option<(WorkerId, Instant)> {
-        let others = self
-            .faces
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != worker);
-        let waiting = others.map(|(other, face)| (face.waiting_since.load(SeqCst), other));
-        let (stamp, other) = waiting.filter(|(stamp, _)| *stamp != 0).min()?;
-        Some((other, self.start + Duration::from_micros(stamp - 1)))
+        self.longest_wait(|other| other != worker)
     }
 
-    /// Another worker with a server at rest.
+    /// The same among those who were refused a connection because the pool has as many as it may.
+    pub fn starving_other(&self, worker: WorkerId) -> Option<(WorkerId, Instant)> {
+        match self.starving.load(SeqCst) & !(1 << worker) {
+            0 => None,
+            starving => self.longest_wait(|other| starving & (1 << other) != 0),
+        }
+    }
+
+    fn longest_wait(&self, among: impl Fn(WorkerId) -> bool) -> Option<(WorkerId, Instant)> {
+        let stamps = self.waiting.iter().map(Stamp::get);
+        let waiting = stamps
+            .zip(0..)
+            .filter(|(stamp, other)| *stamp != 0 && among(*other));
+        let (stamp, other) = waiting.min()?;
+        Some((other, self.moment(stamp)?))
+    }
+
+    /// True if a client waits on that worker.
+    pub fn is_waiting(&self, worker: WorkerId) -> bool {
+        self.waiting[worker].get() != 0
+    }
+
+    /// The other worker with most servers at rest, if there is any.
     pub fn richest_other(&self, worker: WorkerId) -> Option<WorkerId> {
-        let others = self
-            .faces
-            .iter()
-            .enumerate()
-            .filter(|(other, face)| *other != worker && face.idle() > 0);
-        others
-            .max_by_key(|(_, face)| face.idle())
-            .map(|(other, _)| other)
+        let resting = self.faces.iter().map(|face| face.resting.load(SeqCst));
+        let others = resting
+            .zip(0..)
+            .filter(|(resting, other)| *other != worker && *resting > 0);
+        others.max().map(|(_, other)| other)
     }
 
-    /// Time since the start of the process' clock, as [`Face::show_waiting`] wants it.
-    pub fn since_start(&self, instant: Instant) -> Duration {
-        instant.saturating_duration_since(self.start)
+    /// When a server was last closed for its age, on any worker.
+    pub fn last_lifetime_close(&self) -> Option<Instant> {
+        self.moment(self.lifetime_close.get())
+    }
+
+    /// A server has been closed for its age.
+    pub fn note_lifetime_close(&self, at: Instant) {
+        self.lifetime_close.0.fetch_max(self.stamp(at), SeqCst);
+    }
+
+    /// For how long the pool has had neither clients nor servers, as far as was noticed: this has to be asked from time to time.
+    pub fn unused_for(&self, now: Instant) -> Option<Duration> {
+        if self.is_used() {
+            self.unused_since.show(0);
+            return None;
+        }
+        let stamp = self.stamp(now);
+        let known = self
+            .unused_since
+            .0
+            .compare_exchange(0, stamp, SeqCst, SeqCst);
+        let since = self.moment(known.err().unwrap_or(stamp))?;
+        Some(now.saturating_duration_since(since))
+    }
+
+    fn is_used(&self) -> bool {
+        let clients = |face: &Face| face.clients.load(SeqCst) > 0;
+        self.servers() > 0 || self.cancels.load(SeqCst) > 0 || self.faces.iter().any(clients)
     }
 
     /// Counts an attempt to connect, if one may begin now: after a failure not before `retry` has passed, and only one at a time
@@ -318,16 +482,32 @@ impl PoolShare {
 
     /// The last attempt failed.
     pub fn attempt_failed(&self, now: Instant, error: ClientError) {
-        self.attempts.lock().failed = Some((now, error));
+        let mut attempts = self.attempts.lock();
+        attempts.failed = Some((now, error));
+        self.attempts_fail.store(true, SeqCst);
     }
 
-    /// The last attempt succeeded.
+    /// The last attempt succeeded. If the one before did not, all workers may try again now.
     pub fn attempt_succeeded(&self) {
-        self.attempts.lock().failed = None;
+        if self.forget_failure() {
+            (0..self.faces.len()).for_each(|worker| (self.poke)(worker));
+        }
+    }
+
+    fn forget_failure(&self) -> bool {
+        if !self.attempts_fail.load(SeqCst) {
+            return false;
+        }
+        let mut attempts = self.attempts.lock();
+        self.attempts_fail.store(false, SeqCst);
+        attempts.failed.take().is_some()
     }
 
     /// The error of the last attempt, if no server is there, and the next attempt may not begin yet.
     pub fn failing(&self, now: Instant, retry: Duration) -> Option<ClientError> {
+        if !self.attempts_fail.load(SeqCst) {
+            return None;
+        }
         let attempts = self.attempts.lock();
         let (failed, error) = attempts.failed.as_ref()?;
         (!self.has_servers() && now.saturating_duration_since(*failed) < retry)
@@ -357,11 +537,13 @@ impl PoolShare {
         self.epoch.load(SeqCst)
     }
 
-    /// Begins a new generation: what was captured is forgotten. The workers have to be told.
+    /// Begins a new generation: what was captured is forgotten, and that connecting failed, since it will be done differently. The
+    /// workers have to be told.
     pub fn renew(&self) {
         let mut captured = self.welcome.write();
         self.epoch.fetch_add(1, SeqCst);
         *captured = None;
+        self.forget_failure();
     }
 
     /// The number of the next connection, for taking hosts in turn.
@@ -369,12 +551,18 @@ impl PoolShare {
         self.next_host.fetch_add(1, SeqCst)
     }
 
-    /// The number that the last [`PoolShare::next_host`] gave plus one, for staying with a host.
+    /// The number of the next connection without counting it, for staying with a host.
     pub fn current_host(&self) -> usize {
         self.next_host.load(SeqCst)
     }
 
-    /// Applies changed limits.
+    /// Goes on to the next host, unless somebody has left this one already.
+    pub fn leave_host(&self, turn: usize) {
+        let next = turn.wrapping_add(1);
+        let _ = self.next_host.compare_exchange(turn, next, SeqCst, SeqCst);
+    }
+
+    /// Applies changed limits. Whoever was refused may try again.
     pub fn set_limits(&self, settings: &PoolSettings) {
         self.servers.set_limit(settings.pool_size as usize);
         let usable = !settings.reserve_pool_timeout.is_zero();
@@ -389,6 +577,9 @@ impl PoolShare {
         self.database
             .set_limit(settings.max_db_connections as usize);
         self.user.set_limit(settings.max_user_connections as usize);
+        for tally in [&self.servers, &*self.database, &*self.user] {
+            tally.wake(&self.poke);
+        }
     }
 
     /// `reserve_pool_size`, if the reserve is in use at all.
@@ -423,7 +614,7 @@ impl Budget {
         }
     }
 
-    /// The beginning of the time that [`Face`] counts in.
+    /// The beginning of the time that is counted in.
     pub fn start(&self) -> Instant {
         self.start
     }
@@ -446,8 +637,13 @@ impl Budget {
             user: known.users.entry(key.user.clone()).or_default().clone(),
             cancels: AtomicUsize::new(0),
             faces: (0..self.workers).map(|_| Face::default()).collect(),
+            waiting: (0..self.workers).map(|_| Stamp::default()).collect(),
+            starving: AtomicU64::new(0),
             dialing: AtomicUsize::new(0),
             attempts: Mutex::default(),
+            attempts_fail: AtomicBool::new(false),
+            lifetime_close: Stamp::default(),
+            unused_since: Stamp::default(),
             welcome: RwLock::default(),
             epoch: AtomicU64::new(0),
             next_host: AtomicUsize::new(0),
@@ -469,6 +665,27 @@ impl Budget {
         self.known.lock().pools.remove(key);
     }
 
+    /// Forgets every pool that nobody holds any part of (no worker, no client, no connection), and tells which.
+    pub fn sweep(&self) -> Vec<PoolKey> {
+        let mut known = self.known.lock();
+        // The map's own is the only one left, and nobody can get another while the map is locked.
+        let gone = known
+            .pools
+            .extract_if(|_, share| Arc::strong_count(share) == 1);
+        let gone = gone.map(|(key, _)| key).collect();
+        known
+            .databases
+            .retain(|_, tally| Arc::strong_count(tally) > 1);
+        known.users.retain(|_, tally| Arc::strong_count(tally) > 1);
+        gone
+    }
+
+    /// True if some pool of this database is known.
+    pub fn knows_database(&self, database: &str) -> bool {
+        let known = self.known.lock();
+        known.pools.keys().any(|key| key.database == database)
+    }
+
     /// Server connections of a database, and of a user.
     pub fn servers_of(&self, database: &str, user: &str) -> (usize, usize) {
         let known = self.known.lock();
@@ -479,3 +696,6 @@ impl Budget {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

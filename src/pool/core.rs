@@ -68,12 +68,23 @@ impl Reason {
     }
 }
 
+/// What a server that has come free was used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wear {
+    /// Nothing yet, or nothing since it was judged last: a new connection serves at least once, however short its lifetime is.
+    Unworn,
+    /// A client has used it.
+    Worn,
+    /// A client has used it, and queries of the pooler's own have cleaned it since: it has given a sign of life.
+    Cleaned,
+}
+
 /// What becomes of a server that has come free.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Placed<S, W> {
     /// It goes to the client that has waited longest.
     Handed(W, S),
-    /// It rests here.
+    /// It rests here. Clients may wait nevertheless, if it has to be tested first: see [`PoolCore::next_test`].
     Resting,
     /// It has to be closed.
     Close(S, Reason),
@@ -169,7 +180,7 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         self.waiters.len()
     }
 
-    /// Nothing is paused here, or nothing is on loan and nothing is being tested any more.
+    /// The pool is paused: nobody gets a server.
     pub fn is_paused(&self) -> bool {
         self.paused
     }
@@ -220,12 +231,12 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
     }
 
     /// A server on loan comes back fit for use.
-    pub fn checkin(&mut self, server: S, now: Instant) -> Placed<S, W> {
+    pub fn checkin(&mut self, server: S, now: Instant, wear: Wear) -> Placed<S, W> {
         self.lent -= 1;
-        self.place(server, now, true)
+        self.place(server, now, wear)
     }
 
-    /// A server that was never here is on loan at once: one that a client has to itself.
+    /// A server that was not here is on loan at once: one that a client has to itself, or that was held back.
     pub fn lend_new(&mut self) {
         self.lent += 1;
     }
@@ -235,16 +246,16 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         self.lent -= 1;
     }
 
-    /// A server on loan, or a resting one, is going to run a check or reset query.
+    /// A server on loan is going to run a reset query.
     pub fn lent_to_test(&mut self) {
         self.lent -= 1;
         self.testing += 1;
     }
 
     /// A tested server turns out fit for use.
-    pub fn tested(&mut self, server: S, now: Instant) -> Placed<S, W> {
+    pub fn tested(&mut self, server: S, now: Instant, wear: Wear) -> Placed<S, W> {
         self.testing -= 1;
-        self.place(server, now, false)
+        self.place(server, now, wear)
     }
 
     /// A tested server will not come back.
@@ -260,7 +271,7 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
     /// The connection is there.
     pub fn dialed(&mut self, server: S, now: Instant) -> Placed<S, W> {
         self.dialing -= 1;
-        self.place(server, now, false)
+        self.place(server, now, Wear::Unworn)
     }
 
     /// The connection could not be opened.
@@ -268,23 +279,26 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         self.dialing -= 1;
     }
 
-    /// A server comes from another shard, or has been kept back and is free now.
+    /// A server comes from another shard, where it was found fit.
     pub fn receive(&mut self, server: S, now: Instant) -> Placed<S, W> {
-        self.place(server, now, false)
+        self.place(server, now, Wear::Unworn)
     }
 
-    fn place(&mut self, server: S, now: Instant, worn: bool) -> Placed<S, W> {
-        if let Some(reason) = self.unfit(&server, now, worn) {
+    fn place(&mut self, server: S, now: Instant, wear: Wear) -> Placed<S, W> {
+        if let Some(reason) = self.unfit(&server, now, wear) {
             return Placed::Close(server, reason);
+        }
+        let resting = Resting { server, since: now };
+        if self.tests_always(wear) {
+            // A client that waits doesn't get it yet.
+            self.used.push_front(resting);
+            return Placed::Resting;
         }
         if let Some(waiter) = self.waiters.pop_front() {
             self.lent += 1;
-            return Placed::Handed(waiter.who, server);
+            return Placed::Handed(waiter.who, resting.server);
         }
-        let resting = Resting { server, since: now };
-        if self.rules.checks && self.rules.check_delay.is_zero() && worn {
-            self.used.push_front(resting);
-        } else if self.rules.round_robin {
+        if self.rules.round_robin {
             self.idle.push_back(resting);
         } else {
             self.idle.push_front(resting);
@@ -292,29 +306,60 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         Placed::Resting
     }
 
-    fn unfit(&mut self, server: &S, now: Instant, worn: bool) -> Option<Reason> {
+    fn unfit(&mut self, server: &S, now: Instant, wear: Wear) -> Option<Reason> {
         if server.epoch() != self.epoch {
             return Some(Reason::Stale);
         }
         if self.paused {
             return Some(Reason::Pause);
         }
-        // A new connection serves at least once, however short the lifetime is.
-        (worn && self.outlived(server, now)).then_some(Reason::Lifetime)
+        (wear != Wear::Unworn && self.outlived(server, now)).then_some(Reason::Lifetime)
+    }
+
+    /// Over its lifetime, and its turn to be closed for that.
+    fn outlived(&mut self, server: &S, now: Instant) -> bool {
+        let due = self.is_due(server, now);
+        if due {
+            self.last_lifetime_close = Some(now);
+        }
+        due
     }
 
     /// Over its lifetime; the closings are spaced so that not all servers go at once.
-    fn outlived(&mut self, server: &S, now: Instant) -> bool {
-        if now.duration_since(server.born()) < self.rules.lifetime {
-            return false;
-        }
-        let spaced = self
-            .last_lifetime_close
-            .is_none_or(|last| now.duration_since(last) >= self.rules.lifetime_spacing);
-        if spaced {
-            self.last_lifetime_close = Some(now);
-        }
-        spaced
+    fn is_due(&self, server: &S, now: Instant) -> bool {
+        self.is_old(server, now)
+            && self
+                .last_lifetime_close
+                .is_none_or(|last| now.duration_since(last) >= self.rules.lifetime_spacing)
+    }
+
+    /// Over its lifetime.
+    pub fn is_old(&self, server: &S, now: Instant) -> bool {
+        now.duration_since(server.born()) >= self.rules.lifetime
+    }
+
+    /// A server that has come free could serve a client of another shard as it is: it has not to be closed or tested first.
+    pub fn may_travel(&self, server: &S, now: Instant, wear: Wear) -> bool {
+        let stays = server.epoch() != self.epoch
+            || self.paused
+            || wear != Wear::Unworn && self.is_due(server, now)
+            || self.tests_always(wear);
+        !stays
+    }
+
+    /// `server_check_delay` is zero: what a client has used is tested before the next one gets it.
+    fn tests_always(&self, wear: Wear) -> bool {
+        wear == Wear::Worn && self.rules.checks && self.rules.check_delay.is_zero()
+    }
+
+    /// When a server was last closed for its age, as far as is known here.
+    pub fn last_lifetime_close(&self) -> Option<Instant> {
+        self.last_lifetime_close
+    }
+
+    /// Another shard has closed a server for its age at this time.
+    pub fn note_lifetime_close(&mut self, at: Option<Instant>) {
+        self.last_lifetime_close = self.last_lifetime_close.max(at);
     }
 
     /// How many more connections would help: waiting clients for whom nothing is under way yet.
@@ -327,31 +372,51 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
             .saturating_sub(self.dialing + self.testing)
     }
 
+    /// Somebody waits for whom a server that is at hand would be of use, even if a connection is being opened already.
+    pub fn is_short(&self) -> bool {
+        !self.paused && self.waiters.len() > self.testing
+    }
+
     /// A server that has to be tested because a client waits for it; it counts as being tested from now on.
     pub fn next_test(&mut self) -> Option<S> {
-        if self.wanted() == 0 {
-            return None;
+        if self.is_short() {
+            self.lend_for_test()
+        } else {
+            None
         }
+    }
+
+    /// As [`PoolCore::next_test`], for a client of another shard.
+    pub fn lend_for_test(&mut self) -> Option<S> {
         let resting = self.used.pop_front()?;
         self.testing += 1;
         Some(resting.server)
     }
 
-    /// A resting server that another shard, or nobody, shall have: the one that has rested longest. Not while clients wait here.
+    /// A resting server that nobody shall have any more: the one that has rested longest. Not while clients wait here.
     pub fn give_up(&mut self) -> Option<S> {
+        self.give_up_if(|_| true)
+    }
+
+    /// As [`PoolCore::give_up`], if `may` agrees.
+    pub fn give_up_if(&mut self, may: impl FnOnce(&mut S) -> bool) -> Option<S> {
         if !self.waiters.is_empty() {
             return None;
         }
-        let idle_first = match (self.idle.back(), self.used.back()) {
-            (Some(idle), Some(used)) => idle.since <= used.since,
-            (idle, _) => idle.is_some(),
+        let (oldest, of_used) = match (oldest(&self.idle), oldest(&self.used)) {
+            (Some(idle), Some(used)) if used.0 < idle.0 => (used, true),
+            (None, Some(used)) => (used, true),
+            (idle, _) => (idle?, false),
         };
-        let resting = if idle_first {
-            self.idle.pop_back()
+        let list = if of_used {
+            &mut self.used
         } else {
-            self.used.pop_back()
+            &mut self.idle
         };
-        resting.map(|resting| resting.server)
+        if !may(&mut list[oldest.1].server) {
+            return None;
+        }
+        Some(list.remove(oldest.1)?.server)
     }
 
     /// A ready server for another shard: unlike [`PoolCore::give_up`] the one that was used last, and never an untested one.
@@ -365,11 +430,11 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
 
     /// Since when the server that [`PoolCore::give_up`] would give has rested.
     pub fn longest_rest(&self) -> Option<Instant> {
-        let (idle, used) = (self.idle.back(), self.used.back());
-        idle.into_iter()
-            .chain(used)
-            .map(|resting| resting.since)
-            .min()
+        if !self.waiters.is_empty() {
+            return None;
+        }
+        let all = self.idle.iter().chain(&self.used);
+        all.map(|resting| resting.since).min()
     }
 
     /// The settings that servers are connected with have changed: every server of before is closed, resting ones now.
@@ -418,32 +483,39 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         removed
     }
 
-    /// Time passes: servers to be closed for age or idleness (at most `spare` for idleness), and others become `used`.
-    pub fn tick(&mut self, now: Instant, mut spare: usize) -> Vec<(S, Reason)> {
+    /// Time passes: servers to be closed for age or idleness (those for idleness only if `spare` agrees), and others become `used`.
+    pub fn tick(
+        &mut self,
+        now: Instant,
+        mut spare: impl FnMut(&mut S) -> bool,
+    ) -> Vec<(S, Reason)> {
         let mut closing = Vec::new();
-        for from_used in [true, false] {
-            let list = std::mem::take(if from_used {
-                &mut self.used
-            } else {
-                &mut self.idle
-            });
-            for resting in list {
-                match self.judge(&resting, now, &mut spare) {
-                    Some(reason) => closing.push((resting.server, reason)),
-                    None if from_used || self.needs_test(&resting, now) => {
-                        self.used.push_back(resting)
-                    }
-                    None => self.idle.push_back(resting),
-                }
+        let (idle, used) = (
+            std::mem::take(&mut self.idle),
+            std::mem::take(&mut self.used),
+        );
+        // What has just become `used` rested last, and so stands before what was `used` already.
+        let marked = idle.into_iter().map(|resting| (resting, false));
+        for (mut resting, was_used) in marked.chain(used.into_iter().map(|resting| (resting, true)))
+        {
+            match self.judge(&mut resting, now, &mut spare) {
+                Some(reason) => closing.push((resting.server, reason)),
+                None if was_used || self.needs_test(&resting, now) => self.used.push_back(resting),
+                None => self.idle.push_back(resting),
             }
         }
         closing
     }
 
-    fn judge(&mut self, resting: &Resting<S>, now: Instant, spare: &mut usize) -> Option<Reason> {
+    fn judge(
+        &mut self,
+        resting: &mut Resting<S>,
+        now: Instant,
+        spare: &mut impl FnMut(&mut S) -> bool,
+    ) -> Option<Reason> {
         let timeout = self.rules.idle_timeout;
-        if !timeout.is_zero() && *spare > 0 && now.duration_since(resting.since) >= timeout {
-            *spare -= 1;
+        let timed_out = !timeout.is_zero() && now.duration_since(resting.since) >= timeout;
+        if timed_out && spare(&mut resting.server) {
             return Some(Reason::IdleTimeout);
         }
         self.outlived(&resting.server, now)
@@ -454,3 +526,16 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         self.rules.checks && now.duration_since(resting.since) >= self.rules.check_delay
     }
 }
+
+/// Of these servers the one that has rested longest: since when, and its place. Whatever the order of use, and even if that has
+/// changed meanwhile.
+fn oldest<S>(list: &VecDeque<Resting<S>>) -> Option<(Instant, usize)> {
+    let times = list
+        .iter()
+        .enumerate()
+        .map(|(at, resting)| (resting.since, at));
+    times.min()
+}
+
+#[cfg(test)]
+mod tests;

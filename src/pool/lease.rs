@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::budget::Slot;
-use super::core::Member;
+use super::core::{Member, Wear};
 use super::shard::Shard;
 use crate::server::conn::Server;
 
@@ -33,6 +33,8 @@ pub struct Lease {
     /// Taken out by the verdict.
     pooled: Option<Box<Pooled>>,
     shard: Rc<Shard>,
+    /// What giving it back means for its age: a client that only waits for its greeting does not use it.
+    wear: Wear,
 }
 
 impl std::fmt::Debug for Lease {
@@ -42,10 +44,11 @@ impl std::fmt::Debug for Lease {
 }
 
 impl Lease {
-    pub(super) fn new(pooled: Box<Pooled>, shard: Rc<Shard>) -> Lease {
+    pub(super) fn new(pooled: Box<Pooled>, shard: Rc<Shard>, wear: Wear) -> Lease {
         Lease {
             pooled: Some(pooled),
             shard,
+            wear,
         }
     }
 
@@ -57,7 +60,7 @@ impl Lease {
     /// Verdict: fit for the next client.
     pub fn give_back(mut self, now: Instant) {
         if let Some(pooled) = self.pooled.take() {
-            self.shard.checkin(pooled, now);
+            self.shard.checkin(pooled, now, self.wear);
         }
     }
 

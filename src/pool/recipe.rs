@@ -60,11 +60,25 @@ impl Recipe {
     }
 
     fn target(&self, share: &PoolShare) -> Target {
-        let (hosts, port) = (&self.database.hosts, self.database.port);
-        let turn = match self.database.load_balance_hosts {
+        self.target_in_turn(match self.database.load_balance_hosts {
             LoadBalanceHosts::RoundRobin => share.next_host(),
             LoadBalanceHosts::Disable => share.current_host(),
-        };
+        })
+    }
+
+    /// A connection to this target could not be opened. `load_balance_hosts = disable`: the next one goes to the next host, but
+    /// of several connections that fail at once only one moves on.
+    pub(super) fn note_failure(&self, share: &PoolShare, target: &Target) {
+        let turn = share.current_host();
+        if self.database.load_balance_hosts == LoadBalanceHosts::Disable
+            && self.target_in_turn(turn) == *target
+        {
+            share.leave_host(turn);
+        }
+    }
+
+    fn target_in_turn(&self, turn: usize) -> Target {
+        let (hosts, port) = (&self.database.hosts, self.database.port);
         match hosts.get(turn % hosts.len().max(1)) {
             None => Target::Unix {
                 path: SocketPath::new(&self.unix_socket_dir, port),

@@ -219,6 +219,9 @@ impl Server {
     /// Shows on the card what may have changed while a client used the connection.
     pub fn update_card(&self) {
         self.card.prepared.set(self.link.prepared.len());
+        if self.link.tainted {
+            self.card.close_needed.set(true);
+        }
         if !Rc::ptr_eq(&self.card.params.borrow(), &self.link.params) {
             self.card.params.replace(self.link.params.clone());
         }

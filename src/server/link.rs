@@ -24,8 +24,12 @@ pub struct ServerLink {
     pub from_server: Passing,
     /// That message is dropped instead of passed on.
     pub swallowing: bool,
-    /// What became of requests, until the message being passed on has ended and it can be acted upon.
+    /// Absorbed requests whose turn has come: they are answered as soon as the message being passed on has ended.
     pub events: Vec<Event<Note>>,
+    /// A statement that may drop prepared statements was parsed or bound: since then, any Execute may be its.
+    pub may_drop: bool,
+    /// A name of the pooler's means something else on this server: it is to be closed as soon as it is free.
+    pub tainted: bool,
 }
 
 impl ServerLink {
@@ -40,12 +44,17 @@ impl ServerLink {
             from_server: Passing::default(),
             swallowing: false,
             events: Vec::new(),
+            may_drop: false,
+            tainted: false,
         }
     }
 
     /// Nothing is owed in either direction, not even the rest of a message.
     pub fn is_settled(&self) -> bool {
-        self.owed.is_settled() && self.to_server.at_boundary() && self.from_server.at_boundary()
+        self.owed.is_settled()
+            && self.to_server.at_boundary()
+            && self.from_server.at_boundary()
+            && self.events.is_empty()
     }
 
     /// Settled and outside a transaction: it could serve another client.
@@ -56,12 +65,5 @@ impl ServerLink {
     /// Enters a request into the ledger.
     pub fn sent(&mut self, kind: Kind, origin: Origin, note: Option<Note>) {
         self.owed.sent(kind, origin, note, &mut self.events);
-    }
-
-    /// Takes note of a request that may drop prepared statements, if this is one.
-    pub fn prepared_suspect(&mut self, may_drop: bool) {
-        if may_drop {
-            self.prepared.suspect(true);
-        }
     }
 }

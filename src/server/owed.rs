@@ -8,11 +8,16 @@
 //! A request may carry a note (what the pooler has to remember if it succeeds, or to take back if it does not); notes come back
 //! as [`Event`]s. The rules follow the server's main loop: after an error in an extended request everything up to the next Sync
 //! is skipped; while the server reads COPY data it ignores Sync and Flush.
+//!
+//! One thing the replies do not tell: when a COPY fails, which of the messages sent meanwhile the server had read as COPY data.
+//! A Sync among them may have been ignored or may still be answered ([`Doubt`]); until a later reply tells, the connection is
+//! not free. Anything else sent blindly behind such a Sync may have been skipped or not: then the ledger is [`Owed::is_lost`].
 
-use std::collections::VecDeque;
+mod queue;
 
 use crate::types::TxStatus;
 use crate::wire::tag::from_server as tag;
+use queue::{Entry, Queue};
 
 /// A request that is answered, or that changes what is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,13 +94,6 @@ pub struct Unexpected {
     pub tag: u8,
 }
 
-#[derive(Clone, Debug)]
-struct Entry<N> {
-    kind: Kind,
-    origin: Origin,
-    note: Option<N>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Copy {
     None,
@@ -105,36 +103,51 @@ enum Copy {
     Both,
 }
 
+/// Syncs that the server may have taken for a part of a COPY that then failed: none, some or all of them are still answered, each
+/// with a ReadyForQuery that nothing else in the ledger accounts for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Doubt {
+    /// How many at most.
+    syncs: u32,
+    /// The ReadyForQuery of the failed Query at the head comes before them.
+    behind_head: bool,
+}
+
 /// The ledger of one server connection.
 #[derive(Clone, Debug)]
 pub struct Owed<N> {
-    queue: VecDeque<Entry<N>>,
-    /// The server skips everything up to the next Sync, which has not been sent yet.
+    queue: Queue<N>,
+    /// The server skips everything up to the next Sync, which has not been sent yet (unless one of those in doubt is it).
     skipping: bool,
     /// Extended requests were sent since the last Sync or Query: the server is inside a batch.
     open_batch: bool,
     copy: Copy,
-    /// Syncs sent since the running COPY began: the server ignores them unless it failed before reading them.
-    ignored_sync: bool,
-    /// A COPY failed and nobody can tell whether such a Sync was ignored or will be answered.
-    uncertain: bool,
+    /// Syncs sent since the running COPY began: the server ignores them unless it fails before reading them.
+    ignored_syncs: u32,
+    /// Something was sent into the running COPY that has no place there: the COPY is going to fail.
+    intruder: bool,
+    doubt: Doubt,
+    lost: bool,
     status: TxStatus,
 }
 
 impl<N> Default for Owed<N> {
     fn default() -> Self {
         Owed {
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             skipping: false,
             open_batch: false,
             copy: Copy::None,
-            ignored_sync: false,
-            uncertain: false,
+            ignored_syncs: 0,
+            intruder: false,
+            doubt: Doubt::default(),
+            lost: false,
             status: TxStatus::Idle,
         }
     }
 }
 
+// What can be asked.
 impl<N> Owed<N> {
     /// Transaction status as of the last ReadyForQuery.
     pub fn status(&self) -> TxStatus {
@@ -147,7 +160,8 @@ impl<N> Owed<N> {
             && !self.skipping
             && !self.open_batch
             && self.copy == Copy::None
-            && !self.uncertain
+            && self.doubt.syncs == 0
+            && !self.lost
     }
 
     /// Settled, and outside a transaction block: the connection could serve somebody else.
@@ -169,16 +183,51 @@ impl<N> Owed<N> {
         self.copy == Copy::In
     }
 
+    /// The server skips what it is sent now, up to the next Sync.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping || self.lost
+    }
+
+    /// Nobody can tell any more what the next reply answers: every reply but an error is [`Unexpected`], and what is sent counts
+    /// as failed. The client has to be told and the connection closed.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// True if a batch that is complete has not been answered yet; that needs no Flush to happen.
+    pub fn is_pipelined(&self) -> bool {
+        self.queue.has_batch_end()
+    }
+
+    /// True if [`Owed::status`] will still hold when the next request reaches the server, or else that request is skipped.
+    pub fn knows_status(&self) -> bool {
+        !self.queue.has_batch_end() && self.doubt.syncs == 0 && self.copy == Copy::None
+    }
+
     /// The note of the request whose reply comes next.
     pub fn head_note(&self) -> Option<&N> {
         self.queue.front()?.note.as_ref()
     }
 
-    /// The notes of all requests that are not answered yet, oldest first.
-    pub fn notes(&self) -> impl Iterator<Item = &N> {
-        self.queue.iter().filter_map(|entry| entry.note.as_ref())
+    /// What the next reply answers.
+    pub fn head_kind(&self) -> Option<Kind> {
+        self.queue.front().map(|entry| entry.kind)
     }
 
+    /// The notes of all requests that are not answered yet, oldest first.
+    pub fn notes(&self) -> impl Iterator<Item = &N> {
+        self.queue.notes()
+    }
+
+    /// The notes of requests in batches that are complete, oldest first. A request that is sent now is not skipped when one of
+    /// those fails, so it must not build upon what they assume.
+    pub fn earlier_notes(&self) -> impl Iterator<Item = &N> {
+        self.queue.earlier_notes()
+    }
+}
+
+// What is sent.
+impl<N> Owed<N> {
     /// A request has been (or is about to be) written to the server; an absorbed one has been kept from it.
     ///
     /// An absorbed request whose turn is at once, or one that the server is going to skip, is reported to `events` immediately.
@@ -189,12 +238,14 @@ impl<N> Owed<N> {
         note: Option<N>,
         events: &mut Vec<Event<N>>,
     ) {
-        if self.copy == Copy::In {
-            return self.sent_into_copy(kind, note, events);
+        if self.lost {
+            return undone(note, events);
+        }
+        if self.copy == Copy::In && origin != Origin::Absorbed && self.is_copys(kind) {
+            return;
         }
         if self.skipping && kind != Kind::Sync {
-            self.open_batch = true;
-            return undone(note, events);
+            return self.sent_unread(kind, note, events);
         }
         self.note_batch(kind);
         if kind == Kind::CopyEnd && self.queue.is_empty() {
@@ -215,18 +266,32 @@ impl<N> Owed<N> {
         }
     }
 
-    /// While the server reads COPY data, only the end of the data counts; anything else is eaten and fails the COPY.
-    fn sent_into_copy(&mut self, kind: Kind, note: Option<N>, events: &mut Vec<Event<N>>) {
-        match kind {
-            Kind::Sync => self.ignored_sync = true,
-            Kind::CopyEnd => self.copy = Copy::None,
-            _ => {
-                self.copy = Copy::None;
-                undone(note, events);
-            }
+    /// The server skips this, unless it has found a Sync that is in doubt.
+    fn sent_unread(&mut self, kind: Kind, note: Option<N>, events: &mut Vec<Event<N>>) {
+        undone(note, events);
+        if kind != Kind::CopyEnd {
+            self.lost |= self.doubt.syncs > 0;
         }
     }
 
+    /// While the server reads COPY data, only the end of the data counts; Syncs are ignored, and anything else fails the COPY.
+    /// True if the request is a part of the COPY, and so is not answered.
+    fn is_copys(&mut self, kind: Kind) -> bool {
+        match kind {
+            Kind::Sync => self.ignored_syncs += 1,
+            Kind::CopyEnd => self.copy = Copy::None,
+            _ => {
+                self.copy = Copy::None;
+                self.intruder = true;
+                return false;
+            }
+        }
+        true
+    }
+}
+
+// What comes back.
+impl<N> Owed<N> {
     /// A whole message has come from the server; for ReadyForQuery, `status` is its body's byte.
     ///
     /// Answers of absorbed requests whose turn comes behind this reply are in `events`.
@@ -236,49 +301,53 @@ impl<N> Owed<N> {
         status: u8,
         events: &mut Vec<Event<N>>,
     ) -> Result<Fate, Unexpected> {
-        let unexpected = Unexpected { tag: reply };
         match reply {
-            tag::DATA_ROW
-            | tag::COPY_DATA
-            | tag::COPY_DONE
-            | tag::COPY_OUT_RESPONSE
-            | tag::FUNCTION_CALL_RESPONSE => {
-                return self.fate_of_head().ok_or(unexpected);
-            }
             tag::NOTICE_RESPONSE => return Ok(self.fate_of_head().unwrap_or(Fate::Deliver)),
-            tag::PARAMETER_STATUS => return Ok(self.fate_of_head().unwrap_or(Fate::Deliver)),
+            tag::PARAMETER_STATUS => return Ok(self.fate_of_parameter()),
             tag::NOTIFICATION_RESPONSE => return Ok(Fate::Deliver),
+            tag::ERROR_RESPONSE => return Ok(self.failed(events)),
             _ => {}
         }
-        let head = self.queue.front().map(|entry| entry.kind);
-        let fate = self.fate_of_head().unwrap_or(Fate::Deliver);
+        let unexpected = Unexpected { tag: reply };
+        if self.lost {
+            return Err(unexpected);
+        }
+        if reply == tag::READY_FOR_QUERY {
+            return self.ready(status, events).ok_or(unexpected);
+        }
+        let head = self.head_kind().ok_or(unexpected)?;
+        let fate = self.fate_of_head().ok_or(unexpected)?;
+        self.answered(head, reply, events).ok_or(unexpected)?;
+        Ok(fate)
+    }
+
+    /// A reply to the request at the head that is neither an error nor ReadyForQuery. `None` if it can't be.
+    fn answered(&mut self, head: Kind, reply: u8, events: &mut Vec<Event<N>>) -> Option<()> {
         match (reply, head) {
-            (tag::PARSE_COMPLETE, Some(Kind::Parse))
-            | (tag::BIND_COMPLETE, Some(Kind::Bind))
-            | (tag::CLOSE_COMPLETE, Some(Kind::Close))
-            | (tag::ROW_DESCRIPTION | tag::NO_DATA, Some(Kind::Describe))
-            | (tag::PORTAL_SUSPENDED, Some(Kind::Execute)) => self.done(events),
-            (tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE, Some(Kind::Execute)) => {
+            (tag::PARSE_COMPLETE, Kind::Parse)
+            | (tag::BIND_COMPLETE, Kind::Bind)
+            | (tag::CLOSE_COMPLETE, Kind::Close)
+            | (tag::ROW_DESCRIPTION | tag::NO_DATA, Kind::Describe)
+            | (tag::PORTAL_SUSPENDED, Kind::Execute) => self.done(events),
+            (tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE, Kind::Execute) => {
                 self.end_copy();
                 self.done(events);
             }
-            (tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE, Some(Kind::Query)) => {
-                self.end_copy()
-            }
-            // A replication command (walsender) is answered like a Query, and ends with CommandComplete.
-            (tag::PARAMETER_DESCRIPTION, Some(Kind::Describe))
-            | (tag::ROW_DESCRIPTION, Some(Kind::Query)) => {}
-            (tag::COPY_IN_RESPONSE, Some(Kind::Query | Kind::Execute)) => {
-                self.begin_copy_in(events)
-            }
-            (tag::COPY_BOTH_RESPONSE, Some(Kind::Query | Kind::Execute)) => self.copy = Copy::Both,
-            (tag::ERROR_RESPONSE, _) => return Ok(self.failed(events)),
-            (tag::READY_FOR_QUERY, _) => {
-                self.ready(head, status, events).ok_or(unexpected)?;
-            }
-            _ => return Err(unexpected),
+            (tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE, Kind::Query) => self.end_copy(),
+            (tag::PARAMETER_DESCRIPTION, Kind::Describe)
+            | (tag::ROW_DESCRIPTION, Kind::Query)
+            | (tag::FUNCTION_CALL_RESPONSE, Kind::FunctionCall)
+            | (
+                tag::DATA_ROW | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_OUT_RESPONSE,
+                Kind::Query | Kind::Execute,
+            ) => {}
+            (tag::COPY_IN_RESPONSE, Kind::Query | Kind::Execute) => self.begin_copy_in(),
+            (tag::COPY_BOTH_RESPONSE, Kind::Query | Kind::Execute) => self.copy = Copy::Both,
+            _ => return None,
         }
-        Ok(fate)
+        // Whatever was in doubt would have been answered before this.
+        self.doubt = Doubt::default();
+        Some(())
     }
 
     fn fate_of_head(&self) -> Option<Fate> {
@@ -290,26 +359,26 @@ impl<N> Owed<N> {
         })
     }
 
+    /// A parameter that changes while a hidden Parse or Close is served has not changed because of that: the client shall know.
+    fn fate_of_parameter(&self) -> Fate {
+        match self.queue.front() {
+            Some(head) if head.origin == Origin::Hidden && head.kind.ends_with_ready() => {
+                Fate::Swallow
+            }
+            _ => Fate::Deliver,
+        }
+    }
+
     /// The request at the head succeeded.
     fn done(&mut self, events: &mut Vec<Event<N>>) {
-        if let Some(Entry {
-            note: Some(note), ..
-        }) = self.queue.pop_front()
-        {
-            events.push(Event::Done(note));
-        }
+        let head = self.queue.pop_front();
+        events.extend(head.and_then(|entry| entry.note).map(Event::Done));
         self.answer_absorbed(events);
     }
 
     /// Lets absorbed requests at the head be answered, and forgets ends of COPY data that the server ignores.
     fn answer_absorbed(&mut self, events: &mut Vec<Event<N>>) {
-        while let Some(entry) = self.queue.front() {
-            if entry.origin != Origin::Absorbed && entry.kind != Kind::CopyEnd {
-                return;
-            }
-            let Some(entry) = self.queue.pop_front() else {
-                return;
-            };
+        while let Some(entry) = self.queue.pop_front_unanswered() {
             if entry.origin == Origin::Absorbed {
                 events.push(Event::Answer(entry.kind, entry.note));
             }
@@ -318,62 +387,117 @@ impl<N> Owed<N> {
 
     fn end_copy(&mut self) {
         self.copy = Copy::None;
-        self.ignored_sync = false;
+        self.ignored_syncs = 0;
     }
 
     /// CopyInResponse: of what was sent behind the request, the server ignores Syncs, up to the end of the data; anything else
-    /// is eaten and makes the COPY fail.
-    fn begin_copy_in(&mut self, events: &mut Vec<Event<N>>) {
+    /// makes the COPY fail. Absorbed requests did not reach it: they are answered behind the COPY.
+    fn begin_copy_in(&mut self) {
         self.copy = Copy::In;
+        let mut at = 1;
         while self.copy == Copy::In
-            && let Some(entry) = self.queue.remove(1)
+            && let Some(entry) = self.queue.get(at)
         {
-            self.sent_into_copy(entry.kind, entry.note, events);
+            if entry.origin != Origin::Absorbed && self.is_copys(entry.kind) {
+                self.queue.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        // The Sync that was to end the batch may have been among the ignored.
+        if self.head_kind() == Some(Kind::Execute) && !self.queue.has_batch_end() {
+            self.open_batch = true;
         }
     }
 
     fn failed(&mut self, events: &mut Vec<Event<N>>) -> Fate {
-        self.copy = Copy::None;
+        if self.lost {
+            return Fate::Deliver;
+        }
+        let copy_ended = std::mem::replace(&mut self.copy, Copy::None) == Copy::None;
         let Some(head) = self.queue.front() else {
             return Fate::Deliver; // not an answer: the server says good-bye
         };
-        if head.kind.ends_with_ready() {
-            // A failed COPY of the simple protocol ends with the Query's own ReadyForQuery, but a Sync may be answered besides.
-            self.uncertain |= std::mem::take(&mut self.ignored_sync);
-            return self.fate_of_head().unwrap_or(Fate::Deliver);
+        let (kind, origin) = (head.kind, head.origin);
+        let syncs = std::mem::take(&mut self.ignored_syncs);
+        let intruder = std::mem::take(&mut self.intruder);
+        // Syncs in doubt from before come in front of whatever this answers, unless it is a Sync too.
+        if kind != Kind::Sync && !self.doubt.behind_head {
+            self.doubt = Doubt {
+                syncs,
+                behind_head: syncs > 0 && kind == Kind::Query,
+            };
         }
-        self.uncertain |= std::mem::take(&mut self.ignored_sync);
-        self.skip_to_sync(events);
+        if kind.ends_with_ready() {
+            if intruder {
+                self.lose(events); // read by the COPY, or behind it?
+            }
+            return if origin == Origin::Hidden {
+                Fate::Swallow
+            } else {
+                Fate::Deliver
+            };
+        }
+        // An extended request. With a Sync in doubt, what follows up to the next one was skipped or not.
+        let blind = syncs > 0 && (intruder || copy_ended && self.queue.has_blind());
+        if blind {
+            self.lose(events);
+        } else {
+            self.skip_to_sync(events);
+        }
         Fate::Deliver
     }
 
     /// An extended request failed: the server skips to the next Sync.
     fn skip_to_sync(&mut self, events: &mut Vec<Event<N>>) {
-        let sync = self.queue.iter().position(|entry| entry.kind == Kind::Sync);
-        let skipped = self.queue.drain(..sync.unwrap_or(self.queue.len()));
-        events.extend(
-            skipped
-                .rev()
-                .filter_map(|entry| entry.note)
-                .map(Event::Undone),
-        );
-        self.skipping = sync.is_none();
+        self.skipping = !self
+            .queue
+            .drain_to_sync(|note| events.push(Event::Undone(note)));
     }
 
-    fn ready(&mut self, head: Option<Kind>, status: u8, events: &mut Vec<Event<N>>) -> Option<()> {
-        self.status = TxStatus::from_byte(status)?;
-        match head {
-            Some(kind) if kind.ends_with_ready() => {
-                self.end_copy();
-                self.done(events);
+    fn lose(&mut self, events: &mut Vec<Event<N>>) {
+        self.lost = true;
+        self.queue
+            .drain_all(|note| events.push(Event::Undone(note)));
+    }
+
+    fn ready(&mut self, status: u8, events: &mut Vec<Event<N>>) -> Option<Fate> {
+        let status = TxStatus::from_byte(status)?;
+        let fate = self.fate_of_head().unwrap_or(Fate::Deliver);
+        let head = self.head_kind();
+        let fate = match head {
+            // Syncs in doubt and a certain one behind them: whose this is does not matter, one less is to come.
+            Some(Kind::Sync) => self.ready_of_head(fate, events),
+            Some(kind)
+                if kind.ends_with_ready() && (self.doubt.syncs == 0 || self.doubt.behind_head) =>
+            {
+                self.ready_of_head(fate, events)
             }
-            _ if self.uncertain => self.skipping = false,
+            _ if self.doubt.syncs > 0 && !self.doubt.behind_head => {
+                self.doubt.syncs -= 1;
+                if std::mem::take(&mut self.skipping) {
+                    self.open_batch = false;
+                }
+                Fate::Deliver
+            }
             _ => return None,
-        }
-        Some(())
+        };
+        self.status = status;
+        Some(fate)
+    }
+
+    fn ready_of_head(&mut self, fate: Fate, events: &mut Vec<Event<N>>) -> Fate {
+        self.end_copy();
+        self.intruder = false;
+        self.doubt.behind_head = false;
+        self.done(events);
+        fate
     }
 }
 
 fn undone<N>(note: Option<N>, events: &mut Vec<Event<N>>) {
     events.extend(note.map(Event::Undone));
 }
+
+#[cfg(test)]
+mod tests;

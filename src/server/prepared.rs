@@ -20,6 +20,53 @@ pub struct Statement {
     pub name: Box<[u8]>,
     /// Text and parameter types, as they stand in a Parse message behind the name.
     pub source: Box<[u8]>,
+    /// Executing it may drop prepared statements; see [`may_drop_statements`].
+    pub may_drop: bool,
+}
+
+/// What every name given by the pooler begins with.
+pub const NAME_PREFIX: &str = "PGWEIR_";
+
+/// The number in the first of the pooler's names that a text contains: which statement an error message speaks of.
+pub fn named_in(text: &[u8]) -> Option<u64> {
+    let prefix = NAME_PREFIX.as_bytes();
+    let at = text.windows(prefix.len()).position(|part| part == prefix)?;
+    let behind = &text[at + prefix.len()..];
+    let end = behind.iter().position(|byte| !byte.is_ascii_digit());
+    let digits = &behind[..end.unwrap_or(behind.len())];
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// True if a query text may drop prepared statements: it contains the word DEALLOCATE or DISCARD.
+///
+/// Only the beginning of a long text is looked at, and what functions do is not seen: a statement that is dropped unnoticed is
+/// missed when it is used next, with an error that names it, and prepared again after that.
+pub fn may_drop_statements(text: &[u8]) -> bool {
+    let text = &text[..text.len().min(LOOKED_AT_MAX)];
+    let mut at = 0;
+    while let Some(n) = text[at..].iter().position(|byte| byte | 0x20 == b'd') {
+        at += n;
+        if (at == 0 || !in_word(text[at - 1])) && begins_dropping(&text[at..]) {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+/// Bytes of a text that [`may_drop_statements`] looks at.
+pub const LOOKED_AT_MAX: usize = 4096;
+
+fn begins_dropping(text: &[u8]) -> bool {
+    [&b"DEALLOCATE"[..], b"DISCARD"].iter().any(|word| {
+        let head = text.get(..word.len());
+        let next = text.get(word.len()).copied().unwrap_or(b' ');
+        head.is_some_and(|head| head.eq_ignore_ascii_case(word)) && !in_word(next)
+    })
+}
+
+fn in_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
 }
 
 /// A [`Statement`] that is found by its source.
@@ -75,8 +122,9 @@ impl StatementCache {
         let id = known.last_id;
         let statement = Arc::new(Statement {
             id,
-            name: format!("PGWEIR_{id}").into_bytes().into(),
+            name: format!("{NAME_PREFIX}{id}").into_bytes().into(),
             source: source.into(),
+            may_drop: may_drop_statements(source),
         });
         known.statements.insert(BySource(statement.clone()));
         known.sweep();
@@ -111,8 +159,6 @@ impl Known {
 pub struct PreparedSet {
     statements: HashMap<u64, Held>,
     clock: u64,
-    /// Requests in flight that may drop statements behind our back (`DEALLOCATE`, `DISCARD`).
-    suspects: u32,
 }
 
 #[derive(Debug)]
@@ -152,23 +198,33 @@ impl PreparedSet {
         self.statements.remove(&id);
     }
 
-    /// Takes out the statement that was not used for longest, if there are more than `max`.
-    pub fn evict(&mut self, max: usize) -> Option<Arc<Statement>> {
-        if self.statements.len() <= max {
-            return None;
-        }
-        let oldest = self
-            .statements
-            .values()
-            .min_by_key(|held| held.last_use)?
-            .statement
-            .id;
-        self.statements.remove(&oldest).map(|held| held.statement)
+    /// The statement that was not used for longest, of those that may go.
+    pub fn oldest(&self, may_go: impl Fn(u64) -> bool) -> Option<Arc<Statement>> {
+        let all = self.statements.values();
+        let candidates = all.filter(|held| may_go(held.statement.id));
+        let oldest = candidates.min_by_key(|held| held.last_use)?;
+        Some(oldest.statement.clone())
+    }
+
+    /// True if the connection has the statement; does not count as a use.
+    pub fn contains(&self, id: u64) -> bool {
+        self.statements.contains_key(&id)
+    }
+
+    /// The numbers of the statements that the connection has.
+    pub fn ids(&self) -> impl Iterator<Item = u64> {
+        self.statements.keys().copied()
     }
 
     /// The connection has dropped all its statements.
     pub fn clear(&mut self) {
         self.statements.clear();
+    }
+
+    /// The statements that the connection has.
+    #[cfg(test)]
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.statements.values().map(|held| &held.statement)
     }
 
     /// How many statements the connection has.
@@ -179,20 +235,6 @@ impl PreparedSet {
     /// True if it has none.
     pub fn is_empty(&self) -> bool {
         self.statements.is_empty()
-    }
-
-    /// True while it can't be known whether the connection still has what it had.
-    pub fn is_suspect(&self) -> bool {
-        self.suspects > 0
-    }
-
-    /// A request that may drop statements has been sent ([`Note::Suspect`]), or has been answered.
-    pub fn suspect(&mut self, in_flight: bool) {
-        self.suspects = if in_flight {
-            self.suspects + 1
-        } else {
-            self.suspects.saturating_sub(1)
-        };
     }
 }
 
@@ -214,6 +256,8 @@ pub enum Note {
         name: Box<[u8]>,
         /// The statement that has the name.
         statement: Arc<Statement>,
+        /// The statement that shall not get it.
+        new: Arc<Statement>,
     },
     /// A Close of the client: its name meant `was`.
     Unnamed {
@@ -226,8 +270,27 @@ pub enum Note {
     OnServer(Arc<Statement>),
     /// A hidden Close: the server had the statement.
     OffServer(Arc<Statement>),
-    /// A statement that may drop prepared statements.
+    /// A request that may drop prepared statements: until it is answered, nobody knows which there are.
     Suspect,
+}
+
+impl Note {
+    /// True if the meaning of the client's `name`, or whether the server has statement `id`, depends on what becomes of the request.
+    pub fn concerns(&self, of_client: &[u8], id: Option<u64>) -> bool {
+        match self {
+            Note::Named {
+                name,
+                now: statement,
+                sent: true,
+            }
+            | Note::Duplicate {
+                name, statement, ..
+            } => **name == *of_client || Some(statement.id) == id,
+            Note::Named { name, .. } | Note::Unnamed { name, .. } => **name == *of_client,
+            Note::OnServer(statement) | Note::OffServer(statement) => Some(statement.id) == id,
+            Note::Suspect => true,
+        }
+    }
 }
 
 impl PartialEq for Statement {
@@ -272,9 +335,41 @@ mod tests {
         all.iter()
             .for_each(|statement| set.insert(statement.clone()));
         assert!(set.touch(all[0].id) && !set.touch(99));
-        assert_eq!(set.evict(3), None);
-        assert_eq!(set.evict(2), Some(all[1].clone()));
-        assert_eq!(set.evict(1), Some(all[2].clone()));
+        assert_eq!(set.oldest(|_| true), Some(all[1].clone()));
+        set.remove(all[1].id);
+        assert_eq!(set.oldest(|id| id != all[2].id), Some(all[0].clone()));
+        assert_eq!(set.oldest(|_| false), None);
+        set.remove(all[2].id);
         assert_eq!(set.len(), 1);
+    }
+
+    #[test]
+    fn dropping_is_a_word() {
+        for text in [
+            "DISCARD ALL",
+            " /**/ deallocate x",
+            "select 1;Deallocate all",
+            "do 'begin discard'",
+        ] {
+            assert!(may_drop_statements(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "",
+            "d",
+            "discarded",
+            "select is_discard",
+            "discard_1",
+            "deal",
+        ] {
+            assert!(!may_drop_statements(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_found_in_texts() {
+        assert_eq!(named_in(b"statement \"PGWEIR_17\" is"), Some(17));
+        for text in ["", "PGWEIR_", "PGWEIR_x", "PGWEIR_99999999999999999999"] {
+            assert_eq!(named_in(text.as_bytes()), None, "{text}");
+        }
     }
 }

@@ -237,6 +237,11 @@ pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     });
 }
 
+/// Flush
+pub fn flush(out: &mut Vec<u8>) {
+    message(out, from_client::FLUSH, |_| {});
+}
+
 /// Terminate
 pub fn terminate(out: &mut Vec<u8>) {
     message(out, from_client::TERMINATE, |_| {});

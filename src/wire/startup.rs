@@ -55,10 +55,8 @@ pub enum StartupError {
     ProtocolV2,
     /// A CancelRequest without exactly eight bytes of key.
     BadCancel,
-    /// The parameters don't end where the packet ends.
+    /// The parameters don't end where the packet ends, or a name has no value.
     NoTerminator,
-    /// A name without a value, or a name that is empty before the end.
-    BadLayout,
 }
 
 impl fmt::Display for StartupError {
@@ -70,7 +68,6 @@ impl fmt::Display for StartupError {
             StartupError::NoTerminator => {
                 "invalid startup packet layout: expected terminator as last byte"
             }
-            StartupError::BadLayout => "invalid startup packet layout",
         })
     }
 }
@@ -115,8 +112,8 @@ fn parse_parameters(minor: u16, body: &[u8]) -> Result<Startup, StartupError> {
     };
     let mut rest = body.strip_suffix(&[0]).ok_or(StartupError::NoTerminator)?;
     while !rest.is_empty() {
-        let (name, after) = split_cstr(rest).ok_or(StartupError::BadLayout)?;
-        let (value, after) = split_cstr(after).ok_or(StartupError::BadLayout)?;
+        let (name, after) = split_cstr(rest).ok_or(StartupError::NoTerminator)?;
+        let (value, after) = split_cstr(after).ok_or(StartupError::NoTerminator)?;
         if name.is_empty() {
             return Err(StartupError::NoTerminator);
         }

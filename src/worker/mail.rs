@@ -168,6 +168,7 @@ pub(super) fn pool_of(mail: &PoolMail) -> Option<&PoolKey> {
         PoolMail::Dialed(dialed) => Some(&dialed.key),
         PoolMail::Gift(key, ..)
         | PoolMail::Ask(key, _)
+        | PoolMail::Offer(key, _)
         | PoolMail::MakeRoom(key, ..)
         | PoolMail::LoginFailed(key, _)
         | PoolMail::CancelDone(key, _) => Some(key),

@@ -298,7 +298,8 @@ impl Worker {
         match (mail, shard) {
             (PoolMail::Dialed(dialed), Some(shard)) => shard.dialed(*dialed, now),
             (PoolMail::Gift(_, server, slot), Some(shard)) => shard.receive(*server, slot, now),
-            (PoolMail::Ask(_, other), Some(shard)) => shard.asked(other),
+            (PoolMail::Ask(_, other), Some(shard)) => shard.asked(other, now),
+            (PoolMail::Offer(_, slot), Some(shard)) => shard.offered(slot, now),
             (PoolMail::LoginFailed(_, error), Some(shard)) => shard.refuse_waiters(&error),
             (PoolMail::CancelDone(_, server), Some(shard)) => shard.cancel_done(server, now),
             (PoolMail::MakeRoom(key, denied, begun_by), _) => self.make_room(key, denied, begun_by),

@@ -1,5 +1,7 @@
 //! The rows that a worker tells about itself.
 
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Worker;
@@ -12,47 +14,18 @@ use crate::server::params::ParamSet;
 
 impl Worker {
     pub(super) fn pool_rows(&self, now: Instant) -> Vec<PoolRow> {
-        self.each_shard()
-            .iter()
-            .map(|shard| self.pool_row(shard, now))
-            .collect()
-    }
-
-    fn pool_row(&self, shard: &Shard, now: Instant) -> PoolRow {
-        let roster = self.roster.borrow();
-        let clients = roster
-            .values()
-            .filter(|(_, of)| std::ptr::eq(&**of, shard))
-            .map(|(card, _)| card.state.get());
-        let (mut active, mut waiting) = (0, 0);
-        for state in clients {
-            match state {
-                ClientState::Idle | ClientState::Active => active += 1,
-                ClientState::Waiting | ClientState::Login => waiting += 1,
-            }
+        let mut crowds: HashMap<*const Shard, Crowd> = HashMap::new();
+        for (card, shard) in self.roster.borrow().values() {
+            crowds
+                .entry(Rc::as_ptr(shard))
+                .or_default()
+                .count(card, now);
         }
-        let key = shard.key();
-        let maxwait = roster
-            .values()
-            .filter(|(_, of)| std::ptr::eq(&**of, shard))
-            .filter_map(|(card, _)| card.query_wait(now));
-        shard.with_core(|core| PoolRow {
-            database: key.database.clone(),
-            user: key.user.clone(),
-            cl_active: active,
-            cl_waiting: waiting,
-            cl_active_cancel_req: shard.cancels.get() as u64,
-            cl_waiting_cancel_req: 0,
-            sv_active: core.lent() as u64,
-            sv_active_cancel: shard.cancels.get() as u64,
-            sv_being_canceled: shard.held_back() as u64,
-            sv_idle: core.idle() as u64,
-            sv_used: core.used() as u64,
-            sv_tested: core.testing() as u64,
-            sv_login: core.dialing() as u64,
-            maxwait: maxwait.max().unwrap_or_default(),
-            stats: shard.stats(),
-        })
+        let mut crowd = |shard: &Rc<Shard>| crowds.remove(&Rc::as_ptr(shard)).unwrap_or_default();
+        let shards = self.each_shard();
+        let crowds: Vec<Crowd> = shards.iter().map(&mut crowd).collect();
+        let rows = shards.iter().zip(crowds);
+        rows.map(|(shard, crowd)| pool_row(shard, crowd)).collect()
     }
 
     pub(super) fn client_rows(&self, now: Instant) -> Vec<SocketRow> {
@@ -79,6 +52,45 @@ impl Worker {
         }
         rows
     }
+}
+
+/// The clients of one pool.
+#[derive(Default)]
+struct Crowd {
+    active: u64,
+    waiting: u64,
+    maxwait: Duration,
+}
+
+impl Crowd {
+    fn count(&mut self, card: &ClientCard, now: Instant) {
+        match card.state.get() {
+            ClientState::Idle | ClientState::Active => self.active += 1,
+            ClientState::Waiting | ClientState::Login => self.waiting += 1,
+        }
+        self.maxwait = self.maxwait.max(card.query_wait(now).unwrap_or_default());
+    }
+}
+
+fn pool_row(shard: &Shard, crowd: Crowd) -> PoolRow {
+    let key = shard.key();
+    shard.with_core(|core| PoolRow {
+        database: key.database.clone(),
+        user: key.user.clone(),
+        cl_active: crowd.active,
+        cl_waiting: crowd.waiting,
+        cl_active_cancel_req: shard.cancels.get() as u64,
+        cl_waiting_cancel_req: 0,
+        sv_active: core.lent() as u64,
+        sv_active_cancel: shard.cancels.get() as u64,
+        sv_being_canceled: shard.held_back() as u64,
+        sv_idle: core.idle() as u64,
+        sv_used: core.used() as u64,
+        sv_tested: core.testing() as u64,
+        sv_login: core.dialing() as u64,
+        maxwait: crowd.maxwait,
+        stats: shard.stats(),
+    })
 }
 
 fn wall_clock(instant: Instant, now: Instant) -> SystemTime {

@@ -134,9 +134,7 @@ async fn read_packet(visitor: &mut Visitor<'_>) -> Result<FirstPacket, Ending> {
     startup::parse(&packet).map_err(|error| match error {
         StartupError::BadHeader => bad_header(&packet),
         StartupError::BadCancel => Ending::Gone("bad cancel request"),
-        StartupError::ProtocolV2 | StartupError::NoTerminator | StartupError::BadLayout => {
-            Ending::fatal(error)
-        }
+        StartupError::ProtocolV2 | StartupError::NoTerminator => Ending::fatal(error),
     })
 }
 

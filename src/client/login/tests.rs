@@ -343,7 +343,7 @@ async fn trust() {
     let attempt = "LOG login attempt: db=app user=ann tls=no replication=no";
     assert_eq!(visit.lines(), [attempt]);
     assert!(
-        visit.log[0].contains(": (nodb)/ann@127.0.0.1:"),
+        visit.log[0].contains(": app/ann@127.0.0.1:"),
         "{:?}",
         visit.log
     );
@@ -819,7 +819,7 @@ fn refused_first_packets() {
         (startup(&[("user", &long_name)]), "username too long"),
         (
             packet(3 << 16, b"user\0ann\0"),
-            "invalid startup packet layout",
+            "invalid startup packet layout: expected terminator as last byte",
         ),
         (
             packet(3 << 16, b"user\0ann"),
@@ -827,7 +827,7 @@ fn refused_first_packets() {
         ),
         (
             packet(3 << 16, b"user\0\0"),
-            "invalid startup packet layout",
+            "invalid startup packet layout: expected terminator as last byte",
         ),
         (packet(2 << 16, b""), "old V2 protocol not supported"),
         (

@@ -203,7 +203,7 @@ async fn the_log_has_pgbouncers_lines() {
         let mut rude = pooler.client("u_trust", "p").await;
         hold_server(&mut rude).await;
         drop(rude);
-        pooler.wait_log("client disconnect while server was not ready").await;
+        pooler.wait_log("closing because: client unexpected eof").await;
         pooler.signal(Signal::SIGQUIT);
         pooler.wait_exit().await;
         let log = pooler.log();

@@ -18,7 +18,18 @@ const EXCEPTIONS: &[Exception] = &[
          the pooler's on the server's side",
         hide_statement_name,
     ),
+    (
+        "a Bind in a failed transaction block is refused with 25P02; if its statement has to be prepared on the server first, it is that \
+         Parse which is refused, with the same words from another line of PostgreSQL's source",
+        only_severity_code_and_message_of_25p02,
+    ),
 ];
+
+fn only_severity_code_and_message_of_25p02(frame: &mut Frame) {
+    if frame.is(b'E') && frame.field(b'C').as_deref() == Some("25P02") {
+        frame.body = frame.error_text().into_bytes();
+    }
+}
 
 fn only_severity_code_and_message(frame: &mut Frame) {
     if frame.is(b'E') && matches!(frame.field(b'C').as_deref(), Some("26000" | "42P05")) {

@@ -130,6 +130,18 @@ impl Message {
         )
     }
 
+    pub fn is_sync(&self) -> bool {
+        self.bytes[0] == b'S'
+    }
+
+    pub fn is_flush(&self) -> bool {
+        self.bytes[0] == b'H'
+    }
+
+    pub fn is_unnamed_parse(&self) -> bool {
+        self.bytes[0] == b'P' && self.bytes[5] == 0
+    }
+
     /// Does the server answer this one in extended protocol, before any Sync?
     pub fn is_extended(&self) -> bool {
         matches!(self.bytes[0], b'P' | b'B' | b'D' | b'E' | b'C')

@@ -427,9 +427,7 @@ impl Maker {
         let mut steps = Vec::new();
         for _ in 0..self.rng.between(1, 3) {
             let mut messages = self.batch(place);
-            place.owns_unnamed |= messages
-                .iter()
-                .any(|m| m.bytes.starts_with(b"P") && m.bytes[5] == 0);
+            place.owns_unnamed |= messages.iter().any(|m| m.is_unnamed_parse());
             let answers = messages.iter().filter(|m| m.is_extended()).count();
             messages.push(Message::flush());
             steps.push(Step {

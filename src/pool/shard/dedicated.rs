@@ -1,0 +1,140 @@
+//! Servers of their own for replication clients: connected for one client, with its start-up parameters, and closed after it.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::Shard;
+use crate::error::ClientError;
+use crate::net::dial::Target;
+use crate::pool::budget::{Denied, Slot, Welcome};
+use crate::pool::core::Wear;
+use crate::pool::lease::Lease;
+use crate::pool::ticket::{Grant, Ticket};
+use crate::server::conn::ServerState;
+use crate::server::connect::{ConnectError, Fresh};
+use crate::types::ConnId;
+
+/// A replication client that gets a server of its own.
+pub(super) struct Dedicated {
+    ticket: Rc<Ticket>,
+    /// What the server is started with, besides what the pool's servers are started with.
+    startup: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The attempt is under way, or has succeeded.
+    begun: bool,
+    welcome: Welcome,
+}
+
+impl Shard {
+    /// A client needs a server of its own, started with `startup` besides what the pool says.
+    pub fn dial_dedicated(
+        self: &Rc<Self>,
+        client: ConnId,
+        ticket: &Rc<Ticket>,
+        startup: Vec<(Vec<u8>, Vec<u8>)>,
+        now: Instant,
+    ) {
+        let waiting = Dedicated {
+            ticket: ticket.clone(),
+            startup,
+            begun: false,
+            welcome: Welcome::default(),
+        };
+        self.dedicated.borrow_mut().insert(client, waiting);
+        self.pump_dedicated(now);
+    }
+
+    /// Opens connections for those that have none under way; a resting server of the pool makes room.
+    pub(super) fn pump_dedicated(self: &Rc<Self>, now: Instant) {
+        if self.dedicated.borrow().is_empty() || self.core.borrow().is_paused() {
+            return;
+        }
+        let retry = self.settings().server_login_retry;
+        let mut waiting = self.dedicated.borrow_mut();
+        for (client, dedicated) in waiting.iter_mut().filter(|(_, dedicated)| !dedicated.begun) {
+            let Some(attempt) = self.share.begin_attempt(now, retry) else {
+                return;
+            };
+            match self.slot_for_dedicated() {
+                Ok(slot) => {
+                    dedicated.begun = true;
+                    self.dial_for(slot, attempt, Some(*client), &dedicated.startup);
+                }
+                Err(denied) => return self.make_room(denied),
+            }
+        }
+    }
+
+    fn slot_for_dedicated(&self) -> Result<Slot, Denied> {
+        let worker = self.around.worker;
+        self.share.try_open(worker, false).or_else(|denied| {
+            if self.close_oldest("evicted for pool_size") {
+                self.share.try_open(worker, false)
+            } else {
+                Err(denied)
+            }
+        })
+    }
+
+    /// Refuses those for whom nothing has begun yet.
+    pub(super) fn refuse_dedicated(&self, error: &ClientError) {
+        let mut waiting = self.dedicated.borrow_mut();
+        waiting.retain(|_, dedicated| {
+            if !dedicated.begun {
+                dedicated.ticket.give(Grant::Refused(error.clone()));
+            }
+            dedicated.begun
+        });
+    }
+
+    #[allow(clippy::too_many_arguments)] // the parts of one message, taken apart
+    pub(super) fn dialed_dedicated(
+        self: &Rc<Self>,
+        client: ConnId,
+        id: ConnId,
+        epoch: u64,
+        slot: Slot,
+        target: Target,
+        result: Result<Fresh, ConnectError>,
+        now: Instant,
+    ) {
+        let waiting = self
+            .dedicated
+            .borrow_mut()
+            .get_mut(&client)
+            .map(|dedicated| dedicated.ticket.clone());
+        let Some(ticket) = waiting else { return }; // the client has left
+        let fresh = match result {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                self.dedicated.borrow_mut().remove(&client);
+                return ticket.give(Grant::Refused(error.client_error()));
+            }
+        };
+        self.share.attempt_succeeded();
+        if let Some(dedicated) = self.dedicated.borrow_mut().get_mut(&client) {
+            dedicated.welcome = Welcome {
+                parameters: fresh.parameters.clone(),
+            };
+        }
+        match self.install(id, epoch, slot, target, fresh, now) {
+            Some(pooled) => {
+                self.core.borrow_mut().lend_new();
+                pooled.server.card.state.set(ServerState::Active);
+                let lease = Lease::new(pooled, self.clone(), Wear::Worn);
+                ticket.give(Grant::Server(lease));
+            }
+            None => ticket.give(Grant::Refused(ClientError::new("server conn crashed?"))),
+        }
+    }
+
+    /// What the client's own server has told at its login.
+    pub fn take_dedicated_welcome(&self, client: ConnId) -> Welcome {
+        let taken = self.dedicated.borrow_mut().remove(&client);
+        taken.map(|dedicated| dedicated.welcome).unwrap_or_default()
+    }
+
+    /// The client does not wait for a server of its own any more.
+    pub fn forget_dedicated(&self, client: ConnId) {
+        self.dedicated.borrow_mut().remove(&client);
+    }
+}

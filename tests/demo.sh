@@ -67,7 +67,9 @@ main() {
   compare -C
   say "pgweir's console (database pgbouncer), SHOW POOLS:"
   say
-  console 'SHOW POOLS' -A -F ' ' --pset=tuples_only=off --pset=footer=off | cut -d' ' -f1-4,7,10,16 | column -t
+  # Seven of its seventeen columns.
+  console 'SHOW POOLS' -F ' ' --pset=tuples_only=off --pset=footer=off |
+    awk '{ printf "%-10s %-10s %-10s %-11s %-10s %-8s %s\n", $1, $2, $3, $4, $7, $10, $16 }'
   say
   say "That was all; now both are stopped and their files removed."
 }

@@ -64,6 +64,9 @@
 //!   encoding the client chose, and the crates at hand decode them as UTF-8, lossily.
 //! - Servers are dialled and logged in to on the login threads, not on the worker that wants them: a SCRAM proof costs milliseconds.
 
+// The map leads into private rooms too: it is for readers of the source.
+#![allow(rustdoc::private_intra_doc_links)]
+
 /// The PgBouncer version whose behaviour is followed, as `SHOW VERSION` and the login tell it.
 pub const COMPATIBLE_VERSION: &str = "1.26.1";
 

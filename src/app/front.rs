@@ -22,6 +22,9 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_secs(5);
 /// How often a cancel request that finds too many others on their way tries again.
 const CANCEL_RETRY: Duration = Duration::from_millis(50);
 
+/// How long a client that has asked for a cancellation may take to hear that its connection ends.
+const CANCEL_GOODBYE: Duration = Duration::from_secs(2);
+
 /// What is given back when a client has gone.
 struct Guards {
     _admission: crate::client::login::Guards,
@@ -191,7 +194,7 @@ impl App {
 }
 
 /// Delivers a cancel request and closes the connection that brought it, without a word.
-async fn cancel(app: &Arc<App>, key: CancelKey, stream: Stream) {
+async fn cancel(app: &Arc<App>, key: CancelKey, mut stream: Stream) {
     let holder = app.cancel_keys.lock().get(&key).copied();
     let reason = match holder {
         Some(KeyHolder::Client(worker, client)) => cancel_query(app, worker, client).await,
@@ -213,6 +216,8 @@ async fn cancel(app: &Arc<App>, key: CancelKey, stream: Stream) {
         };
         tracing::info!(%who, "closing because: {reason} (age=0s)");
     }
+    // Over TLS the client wants to be told properly that this is the end. One that does not listen is not waited for.
+    let _ = tokio::time::timeout(CANCEL_GOODBYE, stream.shutdown()).await;
 }
 
 async fn cancel_query(app: &Arc<App>, worker: usize, client: ConnId) -> &'static str {

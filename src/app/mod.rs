@@ -1,7 +1,7 @@
 //! Building the parts and joining them: the one room that knows all the others.
 //!
-//! [`run`] starts everything and waits for the end; [`parts`] makes TLS, secrets and options out of a configuration; [`front`]
-//! accepts connections and hands logged-in clients to workers; [`office`] is what the operator's side works with: reload, pause,
+//! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration; `front`
+//! accepts connections and hands logged-in clients to workers; `office` is what the operator's side works with: reload, pause,
 //! shutdown, and the rows of every `SHOW`.
 
 mod front;

@@ -96,12 +96,18 @@ fn main() -> ExitCode {
 }
 
 fn run_tests(filter: &str) -> ExitCode {
-    let mut failed = 0;
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (name, test) in TESTS.iter().filter(|(name, _)| name.contains(filter)) {
         let directory = tempfile::tempdir().unwrap();
         let verdict = match catch_unwind(AssertUnwindSafe(|| test(directory.path()))) {
-            Ok(Outcome::Done) => "ok".to_owned(),
-            Ok(Outcome::Skipped(reason)) => format!("skipped: {reason}"),
+            Ok(Outcome::Done) => {
+                passed += 1;
+                "ok".to_owned()
+            }
+            Ok(Outcome::Skipped(reason)) => {
+                skipped += 1;
+                format!("skipped: {reason}")
+            }
             Err(_) => {
                 failed += 1;
                 "FAILED".to_owned()
@@ -109,7 +115,8 @@ fn run_tests(filter: &str) -> ExitCode {
         };
         println!("test {name} ... {verdict}");
     }
-    println!("{failed} failed");
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {verdict}. {passed} passed; {failed} failed; {skipped} ignored");
     if failed == 0 {
         ExitCode::SUCCESS
     } else {

@@ -132,6 +132,20 @@ impl App {
         }
     }
 
+    /// Forgets pools that no worker has any more, and with the last of them the databases made from `*`.
+    pub(super) fn sweep(&self) {
+        for key in self.budget.sweep() {
+            let auto = !self.budget.knows_database(&key.database)
+                && self.autodbs.lock().remove(&key.database).is_some();
+            if auto {
+                tracing::warn!(
+                    "dropping database '{}' as it does not exist anymore or inactive auto-database",
+                    key.database
+                );
+            }
+        }
+    }
+
     fn forget_autodbs(&self, config: &Config) {
         self.autodbs
             .lock()

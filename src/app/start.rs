@@ -39,6 +39,8 @@ use crate::worker::{self, Outfit};
 const LOGIN_NICENESS: i32 = 5;
 /// How long the login threads may take to let go of what they hold.
 const LAST_MOMENTS: std::time::Duration = std::time::Duration::from_millis(500);
+/// How often pools that nobody uses any more are looked for.
+const SWEEP: std::time::Duration = std::time::Duration::from_secs(1);
 /// Descriptors that the process needs besides those of clients and servers.
 const SPARE_DESCRIPTORS: u64 = 64;
 
@@ -303,11 +305,13 @@ async fn control_loop(
     let mut changes = app.orders_changed.subscribe();
     let period = app.config_now().settings.stats_period;
     let mut stats = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    let mut sweeper = tokio::time::interval(SWEEP);
     let mut ending = None;
     loop {
         tokio::select! {
             Some(console) = arrivals.recv() => drop(tokio::task::spawn_local(serve_console(app.clone(), console))),
             signal = signals.next() => if !obey(&app, signal) { return Ok(()) },
+            _ = sweeper.tick() => app.sweep(),
             _ = stats.tick() => log_stats(&app).await,
             _ = changes.changed() => {
                 let mode = app.orders.lock().shutdown;

@@ -347,10 +347,27 @@ impl Worker {
                 self.fast_close(&card);
             }
         }
+        self.forget_unused(now);
         self.ticks.set(self.ticks.get().wrapping_add(1));
         if self.ticks.get().is_multiple_of(TICKS_PER_SWEEP) {
             self.sessions.space.interner.borrow_mut().sweep();
         }
+    }
+
+    /// Drops shards that nobody has used for `pool_idle_timeout`, or `autodb_idle_timeout` for databases made from `*`.
+    fn forget_unused(&self, now: Instant) {
+        let autodb_limit = self.blueprint.borrow().config.settings.autodb_idle_timeout;
+        self.shards.borrow_mut().retain(|key, shard| {
+            let auto = shard.recipe().database.auto;
+            let limit = if auto { autodb_limit } else { shard.settings().pool_idle_timeout };
+            let unused = shard.unused_for(now).filter(|unused| !limit.is_zero() && *unused >= limit);
+            if let Some(unused) = unused {
+                let age = unused.as_secs();
+                let (user, database) = (&key.user, &key.database);
+                tracing::info!("cleaning up idle pool for user {user} on db {database} because: pool idle timeout (age= {age}s)");
+            }
+            unused.is_none()
+        });
     }
 
     /// `server_fast_close`: a client that keeps a server which shall be closed is disconnected between transactions.

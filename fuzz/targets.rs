@@ -10,6 +10,14 @@ use pgweir::auth::scram::{
     ClientExchange, Nonce, ScramVerifier, ServerExchange, ServerSecret, sasl,
 };
 use pgweir::auth::{AuthFile, Secret};
+use pgweir::client::deliver::{self, Deliver};
+use pgweir::client::forward::{Forward, Rules, Stop};
+use pgweir::client::statements::{Counts, Statements};
+use pgweir::server::link::ServerLink;
+use pgweir::server::params::{Interner, Tracked};
+use pgweir::server::prepared::StatementCache;
+use pgweir::wire::splice::Splice;
+use pgweir::wire::{options, startup};
 
 /// A target, by name.
 pub type Target = (&'static str, fn(&[u8]));
@@ -19,6 +27,10 @@ pub const ALL: &[Target] = &[
     ("scram_client_first", scram_client_first),
     ("scram_server_first", scram_server_first),
     ("auth_file", auth_file),
+    ("startup_packet", startup_packet),
+    ("startup_options", startup_options),
+    ("forward", forward),
+    ("deliver", deliver),
 ];
 
 /// A client's SASLInitialResponse body, then (after a line feed) its final message. No such client may get in.
@@ -51,6 +63,134 @@ pub fn auth_file(data: &[u8]) {
     assert!(file.len() + problems.len() <= lines);
     for line in data.split(|byte| *byte == b'\n') {
         Secret::parse(line);
+    }
+}
+
+/// A client's first packet.
+pub fn startup_packet(data: &[u8]) {
+    if let Some(first) = data.first_chunk() {
+        let _ = startup::packet_len(*first);
+    }
+    if let Ok(startup::FirstPacket::Startup(startup)) = startup::parse(data) {
+        let bytes = |pairs: &[(Vec<u8>, Vec<u8>)]| -> usize {
+            pairs.iter().map(|(k, v)| k.len() + v.len() + 2).sum()
+        };
+        assert!(bytes(&startup.parameters) < data.len());
+    }
+}
+
+/// The value of the `options` parameter.
+pub fn startup_options(data: &[u8]) {
+    if let Ok(settings) = options::parse(data) {
+        assert!(settings.iter().all(|(name, _)| !name.is_empty()));
+    }
+}
+
+/// A client's bytes; the first one says how they are cut.
+pub fn forward(data: &[u8]) {
+    let Some((cut, data)) = data.split_first() else {
+        return;
+    };
+    let mut pair = Pair::default();
+    pair.forward(data, usize::from(*cut) + 1);
+}
+
+/// A server's bytes, behind those of its client and a zero-length message with the tag `!`; the first byte says how they are cut.
+pub fn deliver(data: &[u8]) {
+    const BETWEEN: &[u8] = b"!\0\0\0\x04";
+    let Some((cut, data)) = data.split_first() else {
+        return;
+    };
+    let at = data.windows(BETWEEN.len()).position(|part| part == BETWEEN);
+    let (client, server) = data.split_at(at.unwrap_or(0));
+    let mut pair = Pair::default();
+    pair.forward(client, usize::MAX);
+    let server = server.strip_prefix(BETWEEN).unwrap_or(server);
+    pair.deliver(server, usize::from(*cut) + 1);
+}
+
+/// A client and its server.
+struct Pair {
+    link: ServerLink,
+    statements: Statements,
+    cache: StatementCache,
+}
+
+impl Default for Pair {
+    fn default() -> Self {
+        Pair {
+            link: ServerLink::new(Default::default(), 0),
+            statements: Statements::default(),
+            cache: StatementCache::default(),
+        }
+    }
+}
+
+/// The largest message in these targets; small, so that its limits are met.
+const PACKET_MAX: u32 = 1 << 16;
+
+impl Pair {
+    fn forward(&mut self, mut data: &[u8], cut: usize) {
+        let (mut held, mut out) = (Vec::new(), Vec::new());
+        while !data.is_empty() {
+            let (now, later) = data.split_at(cut.min(data.len()));
+            held.extend_from_slice(now);
+            data = later;
+            out.clear();
+            let mut splice = Splice::new(&held, &mut out);
+            let walk = Forward {
+                rules: Rules {
+                    rewrite: true,
+                    max_prepared: 2,
+                    max_packet_size: PACKET_MAX,
+                    refuse_simple: false,
+                },
+                statements: &mut self.statements,
+                link: &mut self.link,
+                cache: &self.cache,
+                counts: &mut Counts::default(),
+            }
+            .run(&mut splice);
+            let (_, consumed) = splice.finish();
+            held.drain(..consumed);
+            match walk {
+                Ok(Stop::Input) => assert!(held.len() < 5),
+                Ok(Stop::NeedBytes(need)) => assert!(need > held.len()),
+                Ok(Stop::Busy) => {}
+                Ok(Stop::Terminate) | Err(_) => return,
+            }
+            deliver::settle(&mut self.link, &mut self.statements, &mut Vec::new());
+            assert!(self.link.prepared.len() <= 2);
+        }
+    }
+
+    fn deliver(&mut self, mut data: &[u8], cut: usize) {
+        let (mut held, mut out) = (Vec::new(), Vec::new());
+        let (tracked, mut params) = (Tracked::new(&[]), Default::default());
+        while !data.is_empty() {
+            let (now, later) = data.split_at(cut.min(data.len()));
+            held.extend_from_slice(now);
+            data = later;
+            out.clear();
+            let mut splice = Splice::new(&held, &mut out);
+            let walk = Deliver {
+                link: &mut self.link,
+                statements: &mut self.statements,
+                params: &mut params,
+                tracked: &tracked,
+                interner: &mut Interner::default(),
+            }
+            .run(&mut splice);
+            let (_, consumed) = splice.finish();
+            held.drain(..consumed);
+            match walk {
+                Ok(findings) => {
+                    assert!(held.len() < 5 || findings.need > held.len());
+                    assert!(findings.need as u64 <= deliver::UNDERSTOOD_LEN_MAX);
+                }
+                Err(_) => return,
+            }
+        }
     }
 }
 

@@ -37,6 +37,30 @@ fn every_input_of_the_corpus_is_survived() {
     }
 }
 
+/// What a few minutes of fuzzing would try first: some bytes changed, some missing.
+#[test]
+fn the_corpus_slightly_changed_is_survived() {
+    const CHANGES: u32 = 200;
+    let mut random = 1u32;
+    let mut next = move || {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 8) as usize
+    };
+    for (name, target) in targets::ALL {
+        for entry in fs::read_dir(fuzz_dir().join("corpus").join(name)).expect("a corpus") {
+            let input = fs::read(entry.expect("an entry").path()).expect("an input");
+            for _ in 0..CHANGES {
+                let mut changed = input.clone();
+                for _ in 0..next() % 4 {
+                    let at = next() % changed.len().max(1);
+                    changed.splice(at..(at + next() % 3).min(changed.len()), [next() as u8]);
+                }
+                target(&changed);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_target_is_complete() {
     let manifest = fs::read_to_string(fuzz_dir().join("Cargo.toml")).expect("a manifest");

@@ -319,6 +319,14 @@ impl Pooler {
         !moved
     }
 
+    /// Serves what the clients have said so far.
+    fn settle(&mut self) {
+        while self.read_client(0, usize::MAX)
+            | self.servers[0].postgres.step()
+            | self.read_server(0, usize::MAX)
+        {}
+    }
+
     fn finish(mut self) {
         while !self.is_stuck() {}
         for client in &mut self.clients {
@@ -485,4 +493,154 @@ proptest! {
         }
         pooler.finish();
     }
+}
+
+// One for each mistake that was found.
+
+fn one_client(max_prepared: usize, said: &[Vec<u8>]) -> Pooler {
+    let script = said.iter().cloned().map(Item::Say).collect();
+    Pooler::new(vec![script], 1, max_prepared)
+}
+
+/// Everything is sent before anything is answered.
+fn check(max_prepared: usize, said: &[Vec<u8>]) {
+    one_client(max_prepared, said).finish();
+}
+
+fn sync() -> Vec<u8> {
+    bare(tag::SYNC)
+}
+
+fn describe(name: &str) -> Vec<u8> {
+    target(tag::DESCRIBE, b'S', name)
+}
+
+fn close(name: &str) -> Vec<u8> {
+    target(tag::CLOSE, b'S', name)
+}
+
+#[test]
+fn an_absorbed_request_behind_others_is_answered() {
+    let known = [parse("a", "select 1"), sync()];
+    let same = [describe("a"), parse("b", "select 1"), close("a"), sync()];
+    check(9, &[&known[..], &same].concat());
+}
+
+/// PostgreSQL refuses the Parse, so the pooler must not answer it.
+#[test]
+fn a_known_statement_is_parsed_while_a_failure_is_on_its_way() {
+    let begin = [parse("a", "select 1"), sync(), query("begin")];
+    let fail = [query("fail"), parse("b", "select 1"), sync()];
+    check(9, &[&begin[..], &fail, &[query("rollback")]].concat());
+}
+
+#[test]
+fn what_a_failed_batch_did_not_prepare_is_prepared_for_the_next() {
+    let known = [
+        parse("a", "select 1"),
+        sync(),
+        parse("b", "select 2"),
+        sync(),
+    ];
+    let failed = [describe("none"), bind("", "a", 6), sync()];
+    let next = [bind("", "a", 6), execute(""), sync()];
+    check(1, &[&known[..], &failed, &next].concat());
+}
+
+#[test]
+fn a_name_whose_parse_was_skipped_is_free() {
+    let skipped = [parse("a", "bad"), parse("b", "select 1"), sync()];
+    let again = [parse("b", "select 2"), parse("a", "select 1"), sync()];
+    check(9, &[&skipped[..], &again].concat());
+}
+
+#[test]
+fn what_is_skipped_changes_nothing() {
+    let known = [parse("a", "select 1"), sync(), describe("none")];
+    let skipped = [query("discard all"), parse("b", "select 1"), sync()];
+    check(1, &[&known[..], &skipped].concat());
+}
+
+#[test]
+fn the_newest_statement_is_not_evicted() {
+    let first = [parse("a", "select 1"), sync()];
+    let second = [parse("b", "select 2"), bind("", "b", 6), sync()];
+    check(1, &[&first[..], &second].concat());
+}
+
+#[test]
+fn a_name_that_was_dropped_in_the_same_batch_is_free() {
+    let known = [parse("a", "select 1"), sync()];
+    for drop in ["deallocate all", "discard all"] {
+        let dropping = [parse("", drop), bind("", "", 6), execute("")];
+        let again = [parse("a", "select 2"), bind("", "a", 6), sync()];
+        check(9, &[&known[..], &dropping, &again].concat());
+        check(9, &[&known[..], &[query(drop)], &again].concat());
+    }
+}
+
+#[test]
+fn nobody_closes_a_statement_by_the_poolers_name() {
+    let known = [parse("a", "select 1"), sync(), close("PGWEIR_1"), sync()];
+    check(9, &[&known[..], &[bind("", "a", 6), sync()]].concat());
+}
+
+/// A function may have dropped it: the client reads its own name, and next time it is there.
+#[test]
+fn a_statement_that_the_server_has_lost_is_prepared_again() {
+    let said = [
+        query("begin"),
+        parse("mine", "select 1"),
+        sync(),
+        bind("", "mine", 6),
+        sync(),
+        query("rollback"),
+        bind("", "mine", 6),
+        sync(),
+    ];
+    let mut pooler = one_client(9, &said);
+    for _ in 0..3 {
+        pooler.client_acts(0);
+    }
+    pooler.settle();
+    pooler.servers[0].postgres.named.clear();
+    pooler.settle();
+    while !pooler.is_stuck() {}
+    let got = show(&pooler.clients[0].got);
+    assert!(got[4].contains("\"mine\" does not exist"), "{got:?}");
+    assert_eq!(got[got.len() - 3..], ["2 ", "Z I", "[]"]);
+}
+
+#[test]
+fn a_server_whose_names_have_changed_meaning_is_not_used_again() {
+    let said = [
+        query("begin"),
+        parse("a", "select 1"),
+        sync(),
+        parse("a", "select 2"),
+        sync(),
+        describe("a"),
+        sync(),
+    ];
+    let mut pooler = one_client(9, &said);
+    for _ in 0..3 {
+        pooler.client_acts(0);
+    }
+    pooler.settle();
+    pooler.servers[0].postgres.named.clear();
+    while !pooler.is_stuck() {}
+    assert!(pooler.servers[0].link.tainted);
+    let got = show(&pooler.clients[0].got);
+    assert_eq!(got[4..6], ["1 ", "Z T"]);
+    assert!(got[6].contains("select 2"), "{got:?}");
+}
+
+#[test]
+fn a_cut_query_may_be_anything() {
+    use super::statements::text_may_drop;
+    let body = b"select 1;discard all\0";
+    let total = (HEADER_LEN + body.len()) as u64;
+    assert!(text_may_drop(body, total));
+    assert!(text_may_drop(&body[..12], total));
+    assert!(!text_may_drop(b"select 1\0", HEADER_LEN as u64 + 9));
 }

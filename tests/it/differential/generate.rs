@@ -138,7 +138,12 @@ impl Maker {
             47..=54 => plain("flush", vec![self.flush_part(place)]),
             55..=62 => plain("copy in", vec![self.copy_in(place)]),
             63..=64 => plain("function call", vec![vec![self.function_call()]]),
-            65..=70 => plain("parameters", self.parameters()),
+            65..=69 => plain("parameters", self.parameters()),
+            70 => Unit {
+                what: "read only",
+                parts: self.read_only(),
+                framed: true,
+            },
             71..=73 => plain("forget", vec![vec![self.forget()]]),
             74..=79 if self.mode == Mode::Session => plain("session state", self.session_state()),
             _ if self.mode == Mode::Statement => plain(
@@ -731,12 +736,7 @@ impl Maker {
     fn parameters(&mut self) -> Vec<Part> {
         let mut parts = Vec::new();
         for _ in 0..self.rng.between(1, 3) {
-            let set = sql::set_tracked(
-                &mut self.rng,
-                self.mode,
-                self.resettable,
-                self.like_pgbouncer,
-            );
+            let set = sql::set_tracked(&mut self.rng, self.resettable, self.like_pgbouncer);
             let step = if self.rng.chance(70) {
                 Step::query(&set)
             } else {
@@ -753,6 +753,20 @@ impl Maker {
                 )]);
             }
         }
+        parts
+    }
+
+    /// Read-only for a while: the setting follows the client, and writes fail wherever they are sent.
+    fn read_only(&mut self) -> Vec<Part> {
+        let write = format!("UPDATE t{} SET v = 'not written'", self.slot);
+        let queries = [
+            "SET default_transaction_read_only = on",
+            "SELECT 1",
+            &write,
+            "SHOW default_transaction_read_only",
+        ];
+        let mut parts: Vec<Part> = queries.iter().map(|q| vec![Step::query(q)]).collect();
+        parts.push(vec![Step::query("SET default_transaction_read_only = off")]);
         parts
     }
 

@@ -61,6 +61,12 @@ async fn conversations_are_deterministic() {
             let once = play_all(&members, cluster.port, "diff_self_a").await;
             let again = play_all(&members, cluster.port, "diff_self_b").await;
             for (member, (once, again)) in members.iter().zip(once.iter().zip(&again)) {
+                let complete = once.iter().all(|e| matches!(e, Event::Frame { .. }));
+                assert!(
+                    complete,
+                    "PostgreSQL does not play to the end: {:?}\n{member}",
+                    once.last()
+                );
                 if member.ending != Ending::Vanish {
                     let difference = compare::first_difference(once, again);
                     assert!(
@@ -97,9 +103,13 @@ async fn hold(mode: Mode) {
         let seed = first + (group * GROUP) as u64;
         let members = make_group(seed, mode, group);
         let scene = stage.scene(seed);
-        match stage.check(&members, &scene).await {
-            Ok(n) => frames += n,
-            Err(difference) => stage.fail(seed, members, scene, difference).await,
+        let Some(direct) = stage.direct(&members).await else {
+            let shown: String = members.iter().map(ToString::to_string).collect();
+            panic!("seed {seed}: the generator waits for what PostgreSQL never says:\n{shown}");
+        };
+        frames += direct.iter().map(Vec::len).sum::<usize>();
+        if let Some(difference) = stage.difference(&members, &scene, &direct).await {
+            stage.fail(seed, members, scene, difference).await;
         }
     }
     let rate = count as f64 / started.elapsed().as_secs_f64();
@@ -178,9 +188,23 @@ impl Stage {
         }
     }
 
-    /// Plays the group directly and in each mode; gives the number of direct frames, or the first difference.
-    async fn check(&self, group: &[Conversation], scene: &Scene) -> Result<usize, Difference> {
+    /// Plays the group directly. Nothing if PostgreSQL itself does not play to the end, which is the generator's fault.
+    async fn direct(&self, group: &[Conversation]) -> Option<Vec<Vec<Event>>> {
         let direct = play_all(group, Cluster::shared().port, &self.direct_db).await;
+        let complete = direct
+            .iter()
+            .flatten()
+            .all(|e| matches!(e, Event::Frame { .. }));
+        complete.then_some(direct)
+    }
+
+    /// Plays the group through the pooler, in each mode; gives the first difference.
+    async fn difference(
+        &self,
+        group: &[Conversation],
+        scene: &Scene,
+        direct: &[Vec<Event>],
+    ) -> Option<Difference> {
         for mode in modes_for(self.mode) {
             let pooled = play_all(
                 group,
@@ -194,11 +218,11 @@ impl Stage {
                     .then(|| compare::first_difference(direct, pooled))
                     .flatten()
                 {
-                    return Err(Difference { member, mode, text });
+                    return Some(Difference { member, mode, text });
                 }
             }
         }
-        Ok(direct.iter().map(Vec::len).sum())
+        None
     }
 
     /// Makes the failing group smaller, then reports it.
@@ -210,10 +234,11 @@ impl Stage {
         difference: Difference,
     ) -> ! {
         println!("seed {seed} differs, shrinking: {}", difference.text);
-        let (group, difference) = shrink::shrink(group, difference, async |group| {
-            self.check(group, &scene).await.err()
-        })
-        .await;
+        let check = async |group: &[Conversation]| {
+            let direct = self.direct(group).await?;
+            self.difference(group, &scene, &direct).await
+        };
+        let (group, difference) = shrink::shrink(group, difference, check).await;
         let others: String = group.iter().map(ToString::to_string).collect();
         panic!(
             "replies differ in {} mode, pool_size {}, pooler {}: conversation {}\n{}\nreplay the whole group with PGWEIR_SEED={seed} \

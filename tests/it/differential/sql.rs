@@ -195,14 +195,9 @@ pub const TRACKED: &[&str] = &[
     "default_transaction_read_only",
 ];
 
-/// A `SET` of a tracked parameter. Not read-only in statement mode, where an error inside `BEGIN; …; COMMIT` ends the connection.
-pub fn set_tracked(rng: &mut Rng, mode: Mode, resettable: bool, like_pgbouncer: bool) -> String {
-    let choices = if mode == Mode::Statement {
-        &TRACKED[..TRACKED.len() - 1]
-    } else {
-        TRACKED
-    };
-    let name = *rng.pick(choices);
+/// A `SET` of a tracked parameter. Not read-only: that would make later writes fail inside `BEGIN; …; COMMIT`, which leaves a block open.
+pub fn set_tracked(rng: &mut Rng, resettable: bool, like_pgbouncer: bool) -> String {
+    let name = *rng.pick(&TRACKED[..TRACKED.len() - 1]);
     if resettable && rng.chance(15) {
         return format!("RESET {name}");
     }

@@ -4,8 +4,8 @@
 //! [`generate`] makes a [`conversation`] from a seed, [`player`] plays it, [`compare`] finds the first difference, [`shrink`] makes a
 //! failing group of conversations smaller. Several clients share one to three servers while they play.
 //!
-//! `PGWEIR_SEED` replays: a failure prints the value to use, with `PGWEIR_CONVERSATIONS`, and the test's name. Without it each run takes
-//! new seeds.
+//! `PGWEIR_SEED` replays: a failure prints the value to use, with `PGWEIR_CONVERSATIONS`, and the test's name. Without it every run
+//! holds the same conversations, so that a red run means a change; `PGWEIR_SEED=fresh` looks for new trouble.
 
 mod compare;
 mod conversation;
@@ -27,6 +27,8 @@ use crate::proto::Conn;
 
 /// Conversations that are held at the same time.
 const GROUP: usize = 6;
+/// Where the conversations begin when `PGWEIR_SEED` does not say.
+const SEED: u64 = 1;
 /// Conversations per test when `PGWEIR_CONVERSATIONS` does not say.
 const CONVERSATIONS: usize = 1200;
 const POOL_SIZES: std::ops::RangeInclusive<usize> = 1..=3;
@@ -94,7 +96,10 @@ async fn hold(mode: Mode) {
         .duration_since(UNIX_EPOCH)
         .expect("after 1970")
         .as_millis() as u64;
-    let first = number_from_env("PGWEIR_SEED").unwrap_or(fresh);
+    let first = match std::env::var("PGWEIR_SEED").as_deref() {
+        Ok("fresh") => fresh,
+        _ => number_from_env("PGWEIR_SEED").unwrap_or(SEED),
+    };
     let count = number_from_env("PGWEIR_CONVERSATIONS").map_or(CONVERSATIONS, |n| n as usize);
     let stage = Stage::build(mode).await;
     let started = Instant::now();

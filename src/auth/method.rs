@@ -1,14 +1,17 @@
 //! Which exchange a client meets: a decision over the configured method and the user's stored secret.
 //!
-//! Not here: finding the rule (HBA) and the user (file, query), checking certificates and peer ids, PAM and LDAP.
+//! Not here: finding the rule (HBA) and the user (file, query), checking certificates and peer ids, asking LDAP servers and PAM.
 
+use std::sync::Arc;
+
+use super::ldap::LdapOptions;
 use super::scram::{MockSeed, ServerSecret};
 use super::secret::Secret;
 use super::text;
 use super::user::User;
 
 /// The method in force for this client: `auth_type`, or what an HBA line says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Method {
     /// Everybody, whoever they say they are.
     Any,
@@ -24,6 +27,10 @@ pub enum Method {
     Md5,
     /// SCRAM-SHA-256.
     ScramSha256,
+    /// Whoever can log in to an LDAP server.
+    Ldap(Arc<LdapOptions>),
+    /// Whoever PAM lets in.
+    Pam,
     /// Nobody (HBA only).
     Reject,
 }
@@ -40,8 +47,19 @@ pub enum Exchange {
     /// AuthenticationSASL with [`OFFER`](super::scram::sasl::OFFER), then a
     /// [`ServerExchange`](super::scram::ServerExchange) with [`scram_secret`].
     Scram,
+    /// AuthenticationCleartextPassword, then the LDAP server is asked.
+    Ldap,
+    /// AuthenticationCleartextPassword, then PAM is asked.
+    Pam,
     /// The client is told this and closed.
     Reject(&'static str),
+}
+
+impl Method {
+    /// Somebody else knows the users and their passwords: neither `auth_file` nor `auth_query` is asked for them.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self, Method::Ldap(_) | Method::Pam)
+    }
 }
 
 impl Exchange {
@@ -49,6 +67,8 @@ impl Exchange {
     pub fn failure_text(self) -> &'static str {
         match self {
             Exchange::Scram => text::SASL_FAILED,
+            Exchange::Ldap => text::LDAP_FAILED,
+            Exchange::Pam => text::PAM_FAILED,
             Exchange::Reject(reason) => reason,
             Exchange::Accept | Exchange::Cleartext | Exchange::Md5 => text::PASSWORD_FAILED,
         }
@@ -57,7 +77,7 @@ impl Exchange {
 
 /// Chooses. An unknown user (`None`) meets what a user with a plain secret would; see [`secret_of`] and [`scram_secret`]
 /// for what to check the answer against.
-pub fn decide(method: Method, user: Option<&User>) -> Exchange {
+pub fn decide(method: &Method, user: Option<&User>) -> Exchange {
     let has_scram = user.is_some_and(|user| matches!(user.secret(), Secret::Scram(_)));
     match method {
         Method::Any => Exchange::Accept,
@@ -68,6 +88,8 @@ pub fn decide(method: Method, user: Option<&User>) -> Exchange {
         Method::Md5 if has_scram => Exchange::Scram,
         Method::Md5 => Exchange::Md5,
         Method::ScramSha256 => Exchange::Scram,
+        Method::Ldap(_) => Exchange::Ldap,
+        Method::Pam => Exchange::Pam,
         Method::Reject => Exchange::Reject(text::REJECTED),
     }
 }
@@ -106,7 +128,7 @@ mod tests {
     use super::super::scram::ScramVerifier;
     use super::*;
 
-    const METHODS: [Method; 8] = [
+    const METHODS: [Method; 9] = [
         Method::Any,
         Method::Trust,
         Method::Cert,
@@ -114,6 +136,7 @@ mod tests {
         Method::Plain,
         Method::Md5,
         Method::ScramSha256,
+        Method::Pam,
         Method::Reject,
     ];
 
@@ -123,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_table() {
-        use Exchange::{Accept, Cleartext, Md5, Reject, Scram};
+        use Exchange::{Accept, Cleartext, Md5, Pam, Reject, Scram};
         let scram = ScramVerifier::derive(b"pencil", b"salt", 1).to_string();
         let users = [
             None,
@@ -148,12 +171,13 @@ mod tests {
             [Cleartext; 5],
             [Md5, Md5, Md5, Md5, Scram],
             [Scram; 5],
+            [Pam; 5],
             [Reject(text::REJECTED); 5],
         ];
         for (method, row) in METHODS.into_iter().zip(expected) {
             for (user, exchange) in users.iter().zip(row) {
                 assert_eq!(
-                    decide(method, user.as_ref()),
+                    decide(&method, user.as_ref()),
                     exchange,
                     "{method:?} {user:?}"
                 );
@@ -172,8 +196,20 @@ mod tests {
             "password authentication failed"
         );
         assert_eq!(Exchange::Scram.failure_text(), "SASL authentication failed");
-        let unknown = decide(Method::Trust, None).failure_text();
+        assert_eq!(Exchange::Pam.failure_text(), "PAM authentication failed");
+        assert_eq!(Exchange::Ldap.failure_text(), "LDAP authentication failed");
+        let unknown = decide(&Method::Trust, None).failure_text();
         assert_eq!(unknown, "\"trust\" authentication failed");
+    }
+
+    #[test]
+    fn ldap_asks_for_the_password_whoever_it_is() {
+        let options = LdapOptions::parse("ldapserver=h ldapprefix=x").unwrap();
+        let method = Method::Ldap(Arc::new(options));
+        assert!(method.is_elsewhere() && Method::Pam.is_elsewhere());
+        for user in [None, Some(user("x"))] {
+            assert_eq!(decide(&method, user.as_ref()), Exchange::Ldap);
+        }
     }
 
     #[test]

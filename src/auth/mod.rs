@@ -9,6 +9,7 @@
 //! | [`secret`] | one stored secret: nothing, plain, md5 or SCRAM |
 //! | [`user`] | a name with its secret, and what was derived from it |
 //! | [`file`](mod@file) | `auth_file`: text to users |
+//! | [`ldap`] | options and messages of LDAP; not the network |
 //! | [`method`] | which exchange a client meets |
 //! | [`cleartext`], [`md5`], [`scram`] | the exchanges |
 //! | [`server_login`] | our own login at a server, from its first request to its OK |
@@ -18,6 +19,7 @@
 
 pub mod cleartext;
 pub mod file;
+pub mod ldap;
 pub mod md5;
 pub mod method;
 pub mod scram;
@@ -27,6 +29,7 @@ pub mod text;
 pub mod user;
 
 pub use file::{AuthFile, FileProblem};
+pub use ldap::LdapOptions;
 pub use method::{Exchange, Method};
 pub use secret::Secret;
 pub use server_login::{LoginError, ServerLogin, Step};

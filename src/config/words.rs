@@ -145,7 +145,7 @@ impl AuthType {
     /// Whether this version has the method. The others are refused when the configuration is read: a pooler must
     /// never start with weaker checks than were asked for.
     pub fn is_available(self) -> bool {
-        !matches!(self, Self::Cert | Self::Hba | Self::Ldap | Self::Pam)
+        !matches!(self, Self::Cert | Self::Hba)
     }
 }
 

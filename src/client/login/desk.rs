@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::ldap::Directory;
+use super::pam::Pam;
 use crate::auth::scram::MockSeed;
-use crate::auth::{AuthFile, Method, Secret, User};
+use crate::auth::{AuthFile, LdapOptions, Method, Secret, User};
 use crate::config::{AuthType, Config, Database};
 use crate::net::tls::ClientTls;
 use crate::server::params::Tracked;
@@ -33,9 +35,22 @@ pub struct Desk {
     pub mock: Arc<MockSeed>,
     /// The uid that gets into the console over the Unix socket without a proof: our own.
     pub console_uid: u32,
+    /// Who else can tell whether a password is right.
+    pub referees: Referees,
     /// Forced users with a password of the entry's own, by name of the entry. Kept here, so that what logins into servers
     /// derive from a password is derived once.
     forced: HashMap<String, Arc<User>>,
+}
+
+/// Those outside who know users and passwords, as far as the configuration asks them.
+#[derive(Debug, Default, Clone)]
+pub struct Referees {
+    /// `auth_ldap_options`, under `auth_type=ldap`.
+    pub ldap: Option<Arc<LdapOptions>>,
+    /// The way to LDAP servers.
+    pub directory: Option<Arc<Directory>>,
+    /// PAM.
+    pub pam: Option<Arc<Pam>>,
 }
 
 /// The name of the entry that is the model for the others.
@@ -66,8 +81,14 @@ impl Desk {
             tracked,
             mock,
             console_uid,
+            referees: Referees::default(),
             forced,
         }
+    }
+
+    /// The same, with somebody to ask about passwords.
+    pub fn asking(self, referees: Referees) -> Desk {
+        Desk { referees, ..self }
     }
 
     /// The forced user of an entry, with the entry's password, else that of `auth_file`, else none. `None` for an entry
@@ -105,7 +126,12 @@ impl Desk {
             AuthType::Plain => Method::Plain,
             AuthType::Md5 => Method::Md5,
             AuthType::ScramSha256 => Method::ScramSha256,
-            AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => Method::Reject,
+            AuthType::Ldap => match &self.referees.ldap {
+                Some(options) => Method::Ldap(options.clone()),
+                None => Method::Reject,
+            },
+            AuthType::Pam => Method::Pam,
+            AuthType::Cert | AuthType::Hba => Method::Reject,
         }
     }
 }

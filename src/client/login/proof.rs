@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
+use super::elsewhere;
 use super::visitor::{BAD_PACKET, Ending, Visitor};
 use crate::auth::method::{decide, scram_secret, secret_of};
 use crate::auth::scram::{
@@ -32,7 +33,7 @@ pub const SASL_RESPONSE_MAX: u32 = MESSAGE_BYTES_MAX as u32 + LENGTH_BYTES;
 const NO_RANDOMNESS: &str = "bouncer resources exhaustion";
 
 /// Who has to prove what.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Claim<'a> {
     /// The name that the client gave.
     pub name: &'a [u8],
@@ -44,18 +45,25 @@ pub struct Claim<'a> {
 
 /// Holds the exchange. What still has to be sent (SCRAM's last message) is left in `visitor.outgoing`.
 ///
+/// Gives the user with the password that was shown where others than us know it (LDAP, PAM): servers are logged in to with it.
+///
 /// # Errors
 /// The claim was not proved.
-pub async fn prove(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), Ending> {
+pub async fn prove(
+    visitor: &mut Visitor<'_>,
+    claim: Claim<'_>,
+) -> Result<Option<Arc<User>>, Ending> {
     let user = claim.user.map(|user| &**user);
-    let exchange = decide(claim.method, user);
+    let exchange = decide(&claim.method, user);
     match exchange {
+        Exchange::Ldap | Exchange::Pam => return elsewhere::prove(visitor, claim).await.map(Some),
         Exchange::Accept => Ok(()),
         Exchange::Reject(reason) => Err(Ending::fatal(reason)),
         Exchange::Cleartext => prove_cleartext(visitor, claim).await,
         Exchange::Md5 => prove_md5(visitor, claim).await,
         Exchange::Scram => prove_scram(visitor, claim).await,
-    }
+    }?;
+    Ok(None)
 }
 
 async fn prove_cleartext(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), Ending> {
@@ -91,7 +99,7 @@ async fn prove_scram(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), 
     let body = answer(visitor, SASL_INITIAL_MAX, text::SASL_FAILED).await?;
     let first = sasl::client_first(&body).map_err(|error| Ending::fatal(error.client_text()))?;
 
-    let exchange = ServerExchange::new(secret_for_scram(visitor, claim), nonce);
+    let exchange = ServerExchange::new(secret_for_scram(visitor, &claim), nonce);
     let begun = exchange.on_client_first(first);
     let (reply, awaiting) = begun.map_err(|error| refuse_scram(visitor, error))?;
     build::authentication_sasl_continue(&mut visitor.outgoing, &reply);
@@ -106,7 +114,7 @@ async fn prove_scram(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), 
     Ok(())
 }
 
-fn secret_for_scram(visitor: &Visitor<'_>, claim: Claim<'_>) -> crate::auth::scram::ServerSecret {
+fn secret_for_scram(visitor: &Visitor<'_>, claim: &Claim<'_>) -> crate::auth::scram::ServerSecret {
     let desk = visitor.desk;
     let iterations = desk.config.settings.scram_iterations;
     let user = claim.user.map(|user| &**user);
@@ -122,7 +130,7 @@ fn refuse_scram(visitor: &Visitor<'_>, error: ScramError) -> Ending {
 }
 
 /// Sends what is to go out, and waits for the client's `p` message, whose length field is at most `limit`.
-async fn answer(
+pub(super) async fn answer(
     visitor: &mut Visitor<'_>,
     limit: u32,
     failure: &'static str,

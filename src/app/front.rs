@@ -96,6 +96,7 @@ fn hand_over(app: &Arc<App>, client: LoggedIn) {
     };
     let settings = config.pool_settings(&client.database, &key.user);
     let share = app.budget.pool(&key, &settings);
+    share.show_credentials(&client.credentials);
     let (worker, seat) = share.seat();
     let cancel_key = app.new_key(KeyHolder::Client(worker, guest.id));
     let newcomer = Newcomer {
@@ -118,9 +119,7 @@ fn hand_over(app: &Arc<App>, client: LoggedIn) {
             client.replication,
             client.startup_options,
         ),
-        recipe: in_force
-            .blueprint
-            .recipe(&client.database, client.credentials),
+        recipe: in_force.blueprint.recipe(&client.database),
         share,
         settings,
         guards: Box::new(Guards {

@@ -87,6 +87,7 @@ impl App {
                 continue;
             };
             share.set_limits(&new.pool_settings(&database, &share.key.user));
+            share.offer_credentials(&after.blueprint.server_users.of(&database, &share.key.user));
             let differs = old
                 .database(&share.key.database)
                 .is_none_or(|was| was.connect_differs(&database));
@@ -111,8 +112,8 @@ impl App {
                 user: user.clone(),
             };
             let share = self.budget.pool(&key, &settings);
-            let credentials = in_force.blueprint.credentials(database, user);
-            let recipe = in_force.blueprint.recipe(database, credentials);
+            share.offer_credentials(&in_force.blueprint.server_users.of(database, user));
+            let recipe = in_force.blueprint.recipe(database);
             if let Some(mailbox) = self.mailboxes.first() {
                 let _ = mailbox.send(Mail::Control(Control::Ensure(Box::new((
                     share, settings, recipe,

@@ -357,7 +357,7 @@ fn identify(
         let name = lossy(&request.database);
         return Err(Ending::fatal(format_args!("no such database: {name}")));
     };
-    match (&database.user, visitor.desk.forced_user(database)) {
+    match (&database.user, visitor.desk.server_users.forced(database)) {
         (Some(name), user @ Some(_)) => Ok(Identity {
             login_user: name.clone(),
             user,
@@ -429,7 +429,7 @@ fn credentials(
     identity: &Identity,
 ) -> Result<Arc<User>, Ending> {
     let own = identity.user.as_ref();
-    let forced = visitor.desk.forced_user(database);
+    let forced = visitor.desk.server_users.forced(database);
     // Keys that this client has proved are of use for a forced user with the very same secret.
     if let (Some(forced), Some(keys)) = (&forced, own.and_then(|user| user.keys())) {
         forced.keep_keys(keys.clone());

@@ -66,6 +66,7 @@ impl App {
             .inspect_err(|error| tracing::error!("{error}"))?;
         let after = Arc::new(after);
         *self.in_force.write() = after.clone();
+        self.peers.renew(&after.blueprint.config);
         self.renew_pools(&before, &after, reread);
         self.forget_autodbs(&after.blueprint.config);
         self.tell_workers(|| Control::Apply(after.blueprint.clone()));
@@ -368,7 +369,7 @@ impl Operator for App {
     }
 
     async fn peer_pools(&self) -> Vec<PeerPoolRow> {
-        Vec::new()
+        self.peers.rows()
     }
 
     async fn dns_hosts(&self) -> Vec<DnsHostRow> {

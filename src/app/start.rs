@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -209,6 +210,8 @@ impl Process {
             admission: Arc::new(Admission::new()),
             mailboxes,
             cancel_keys: Arc::default(),
+            cancels: Default::default(),
+            peers: Default::default(),
             orders: Mutex::new(Orders::default()),
             orders_changed: watch::Sender::new(0),
             autodbs: Mutex::default(),
@@ -231,6 +234,7 @@ impl Process {
                 .name(format!("worker-{id}"))
                 .spawn(move || run_worker(outfit, mail))?;
         }
+        app.peers.renew(&config);
         let closing = open_doors(&app, &logins, listeners)?;
         app.ensure_pools();
         let ended = LocalSet::new().block_on(
@@ -344,7 +348,7 @@ async fn wait_for_end(app: Arc<App>, mode: ShutdownMode) {
             tracing::info!("server connections dropped, exiting");
         }
         ShutdownMode::WaitForClients => {
-            while app.admission.sockets() > 0 {
+            while app.admission.sockets() > 0 || app.cancels.load(Relaxed) > 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
             tracing::info!("client connections dropped, exiting");

@@ -55,10 +55,11 @@ impl fmt::Display for PamError {
 
 impl std::error::Error for PamError {}
 
-/// What one call is about. The password is wiped when it is over.
+/// What one call is about.
 struct Question {
     user: CString,
-    password: Zeroizing<CString>,
+    /// Ends in its only zero. Wiped when the call is over.
+    password: Zeroizing<Vec<u8>>,
     from: CString,
 }
 
@@ -67,12 +68,13 @@ impl Question {
         if user.is_empty() || password.is_empty() || password.contains(&0) {
             return Err(PamError::Unfit);
         }
-        // With room for the zero that is appended: growing would leave a copy behind.
-        let mut room = Vec::with_capacity(password.len() + 1);
-        room.extend_from_slice(password);
+        // With room for the zero: growing would leave a copy behind.
+        let mut ended = Zeroizing::new(Vec::with_capacity(password.len() + 1));
+        ended.extend_from_slice(password);
+        ended.push(0);
         Ok(Question {
             user: CString::new(user).map_err(|_| PamError::Unfit)?,
-            password: Zeroizing::new(CString::new(room).map_err(|_| PamError::Unfit)?),
+            password: ended,
             from: CString::new(from).map_err(|_| PamError::Unfit)?,
         })
     }

@@ -8,6 +8,7 @@ mod limits;
 mod modes;
 mod operate;
 mod parameters;
+mod peers;
 mod prepared;
 mod restart;
 mod signals;

@@ -118,7 +118,7 @@ impl Library {
     pub fn ask(&self, question: &Question) -> Result<(), PamError> {
         let conversation = Conversation {
             converse,
-            data: ptr::from_ref(&*question.password).cast_mut().cast(),
+            data: question.password.as_ptr().cast_mut().cast(),
         };
         let mut session = self.begin(question, &conversation)?;
         session.run(question)
@@ -226,8 +226,8 @@ extern "C" fn converse(
         {
             return PAM_CONV_ERR;
         }
-        // SAFETY: the pointers are not null. `data` is what `Library::ask` gave, the address of a CString that lives until
-        // its session has ended. By PAM's contract there are `count` pointers to messages (in an array of pointers, as
+        // SAFETY: the pointers are not null. `data` is what `Library::ask` gave, a string that ends in a zero and lives
+        // until its session has ended. By PAM's contract there are `count` pointers to messages (in an array of pointers, as
         // Linux-PAM has it), valid during this call, and a place for the responses.
         unsafe { respond(count as usize, messages, responses, data.cast()) }
     }));
@@ -235,12 +235,13 @@ extern "C" fn converse(
 }
 
 /// # Safety
-/// `messages` points to `count` pointers to valid messages, `responses` can be written to, and `password` points to a CString.
+/// `messages` points to `count` pointers to valid messages, `responses` can be written to, and `password` points to a string that
+/// ends in a zero.
 unsafe fn respond(
     count: usize,
     messages: *mut *const Message,
     responses: *mut *mut Response,
-    password: *const std::ffi::CString,
+    password: *const c_char,
 ) -> c_int {
     // PAM frees it, and what its elements point to, with the C library's `free`.
     // SAFETY: allocating has no conditions. The zeros are valid responses: null, and code 0.
@@ -253,9 +254,9 @@ unsafe fn respond(
         let message = unsafe { (*messages.add(at)).as_ref() };
         let code = match message.map(|message| message.style) {
             Some(PAM_PROMPT_ECHO_OFF) => {
-                // SAFETY: a CString, as the caller vouches; strdup copies up to its zero. `at` is within the array.
+                // SAFETY: a string, as the caller vouches; strdup copies up to its zero. `at` is within the array.
                 unsafe {
-                    let copy = libc::strdup((*password).as_ptr());
+                    let copy = libc::strdup(password);
                     (*answers.add(at)).text = copy;
                     if copy.is_null() {
                         PAM_BUF_ERR
@@ -319,7 +320,7 @@ mod tests {
             .collect();
         let mut pointers: Vec<*const Message> = messages.iter().map(ptr::from_ref).collect();
         let mut answers = ptr::null_mut();
-        let data = ptr::from_ref(&password).cast_mut().cast();
+        let data = password.as_ptr().cast_mut().cast();
         let count = styles.len() as c_int;
         let code = converse(count, pointers.as_mut_ptr(), &raw mut answers, data);
         if code != PAM_SUCCESS {

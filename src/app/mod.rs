@@ -1,14 +1,17 @@
 //! Building the parts and joining them: the one room that knows all the others.
 //!
-//! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration; `front`
+//! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration, `rules` reads
+//! the files about who may come from where, and [`check`] looks all of that over without starting; `front`
 //! accepts connections and hands logged-in clients to workers; `office` is what the operator's side works with: reload, pause,
 //! shutdown, and the rows of every `SHOW`.
 
 mod front;
 mod office;
 mod parts;
+mod rules;
 mod start;
 
+pub use rules::check;
 pub use start::run;
 
 use std::collections::{BTreeMap, HashMap};

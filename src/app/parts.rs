@@ -138,6 +138,7 @@ pub fn put_together(
         settings,
         before.map(|before| &*before.blueprint.users),
     )?);
+    let rules = super::rules::load_or_log(settings)?;
     let tcp = tcp_options(settings);
     let config = Arc::new(config);
     let uid = nix::unistd::geteuid().as_raw();
@@ -149,7 +150,7 @@ pub fn put_together(
             tls: server_tls,
             tcp,
         }),
-        desk: Arc::new(Desk::new(config, users, client_tls, tracked, mock, uid)),
+        desk: Arc::new(Desk::new(config, users, client_tls, tracked, mock, uid).with_rules(rules)),
     })
 }
 

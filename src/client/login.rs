@@ -8,11 +8,13 @@
 //! |---|---|
 //! | [`desk`] | the settings as logins see them |
 //! | `knock` | first bytes: TLS, cancel requests, the StartupMessage |
+//! | `gate` | by which method a client has to prove who it is |
 //! | [`request`] | what a StartupMessage asks for (pure) |
 //! | `proof` | the password exchange |
 //! | `visitor` | the connection meanwhile, and how it is turned away |
 
 pub mod desk;
+mod gate;
 mod knock;
 mod proof;
 pub mod request;
@@ -324,10 +326,11 @@ async fn log_in_client(
     let identity = identify(visitor, &request, &destination)?;
     let guards = enter(visitor, &destination, &identity, socket)?;
     log_attempt(visitor, &request)?;
+    let method = gate::method(visitor, &request).await?;
     let claim = Claim {
         name: &request.user,
         user: identity.user.as_ref(),
-        method: visitor.desk.method(),
+        method: &method,
     };
     proof::prove(visitor, claim).await?;
 
@@ -491,10 +494,11 @@ async fn log_in_console(
     let guards = enter_console(visitor, &request, role, socket)?;
     log_attempt(visitor, &request)?;
     let role = role.ok_or_else(|| Ending::fatal("not allowed"))?;
+    let method = gate::method(visitor, &request).await?;
     let claim = Claim {
         name: &request.user,
         user: user.as_ref(),
-        method: visitor.desk.method(),
+        method: &method,
     };
     proof::prove(visitor, claim).await?;
     let name = if is_any {

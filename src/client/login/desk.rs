@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::auth::hba::Hba;
 use crate::auth::scram::MockSeed;
 use crate::auth::{AuthFile, Method, Secret, User};
 use crate::config::{AuthType, Config, Database};
@@ -25,6 +26,8 @@ pub struct Desk {
     pub config: Arc<Config>,
     /// The users of `auth_file`.
     pub users: Arc<AuthFile>,
+    /// The rules of `auth_hba_file`; none, which lets nobody in, unless `auth_type=hba`.
+    pub rules: Arc<Hba>,
     /// TLS for clients; `None` for `client_tls_sslmode=disable`.
     pub tls: Option<Arc<ClientTls>>,
     /// The parameters that follow a client.
@@ -62,12 +65,19 @@ impl Desk {
         Desk {
             config,
             users,
+            rules: Arc::default(),
             tls,
             tracked,
             mock,
             console_uid,
             forced,
         }
+    }
+
+    /// The same, with these rules.
+    pub fn with_rules(self, rules: Hba) -> Desk {
+        let rules = Arc::new(rules);
+        Desk { rules, ..self }
     }
 
     /// The forced user of an entry, with the entry's password, else that of `auth_file`, else none. `None` for an entry
@@ -105,7 +115,9 @@ impl Desk {
             AuthType::Plain => Method::Plain,
             AuthType::Md5 => Method::Md5,
             AuthType::ScramSha256 => Method::ScramSha256,
-            AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => Method::Reject,
+            AuthType::Cert => Method::Cert,
+            // What the rules say is only known when a client comes: see `gate`.
+            AuthType::Hba | AuthType::Ldap | AuthType::Pam => Method::Reject,
         }
     }
 }

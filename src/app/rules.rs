@@ -20,12 +20,14 @@ pub fn load(settings: &Settings) -> Result<Hba, Vec<RuleProblem>> {
         return Ok(Hba::default());
     };
     let maps = ident_maps(settings);
-    let none = IdentMaps::default();
-    let rules = Hba::load(path, maps.as_ref().unwrap_or(&none), &mut read);
+    let rules = Hba::load(path, maps.as_ref().ok(), &mut read);
     match (maps, rules) {
         (Ok(_), rules) => rules,
-        // Rules whose map could not be read are not to blame.
-        (Err(problems), _) => Err(problems),
+        (Err(problems), Ok(_)) => Err(problems),
+        (Err(mut problems), Err(more)) => {
+            problems.extend(more);
+            Err(problems)
+        }
     }
 }
 

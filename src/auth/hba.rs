@@ -104,13 +104,14 @@ impl fmt::Display for Origin {
 }
 
 impl Hba {
-    /// Reads the file at `path` and what it includes. `maps` are those that rules may name.
+    /// Reads the file at `path` and what it includes. `maps` are those that rules may name; `None` if they could not be read: then
+    /// every map is one that lets nobody in.
     ///
     /// # Errors
     /// Every line that cannot be understood, with its place, or why a file cannot be read.
     pub fn load(
         path: &Path,
-        maps: &IdentMaps,
+        maps: Option<&IdentMaps>,
         read: ReadFile<'_>,
     ) -> Result<Hba, Vec<RuleProblem>> {
         let mut source = Source::new(read);
@@ -202,7 +203,7 @@ impl<'a> Source<'a> {
 
 fn parse_line(
     line: &[u8],
-    maps: &IdentMaps,
+    maps: Option<&IdentMaps>,
     place: &mut names::Place<'_, '_>,
 ) -> Result<Option<Rule>, Fault> {
     let mut line = Line::new(line)?;
@@ -261,7 +262,7 @@ fn parse_kind(word: &Word) -> Result<Kind, Fault> {
 fn parse_method(
     word: &Word,
     options: Line<'_>,
-    maps: &IdentMaps,
+    maps: Option<&IdentMaps>,
 ) -> Result<(Method, Option<Arc<IdentMap>>), Fault> {
     let method = match () {
         _ if word.is("ldap") => return Ok((Method::Ldap(ldap_options(options)?), None)),
@@ -287,7 +288,10 @@ fn ldap_options(options: Line<'_>) -> Result<Arc<str>, Fault> {
 }
 
 /// `map=NAME`, or nothing.
-fn map_option(mut options: Line<'_>, maps: &IdentMaps) -> Result<Option<Arc<IdentMap>>, Fault> {
+fn map_option(
+    mut options: Line<'_>,
+    maps: Option<&IdentMaps>,
+) -> Result<Option<Arc<IdentMap>>, Fault> {
     let Some(word) = options.single()? else {
         return Ok(None);
     };
@@ -297,6 +301,9 @@ fn map_option(mut options: Line<'_>, maps: &IdentMaps) -> Result<Option<Arc<Iden
     let Some(name) = word.text.strip_prefix(b"map=") else {
         let name = word.text.split(|byte| *byte == b'=').next();
         return Err(format!("unsupported option: {}", shown(name.unwrap_or_default())).into());
+    };
+    let Some(maps) = maps else {
+        return Ok(Some(Arc::default()));
     };
     let map = maps.get(name);
     let map = map.ok_or_else(|| format!("there is no ident map {}", shown(name)))?;

@@ -1,4 +1,4 @@
-//! Proofs: who a client is, and how we show a server who we are.
+//! Proofs and rules: who a client is, by which rule it may come in, and how we show a server who we are.
 //!
 //! Everything here is a function of bytes that came in and secrets that are known: no sockets, no `await`, no clock, no
 //! pools, no settings. Callers frame the messages, look users up and choose when to run the slow parts (a SCRAM

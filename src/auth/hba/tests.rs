@@ -15,7 +15,7 @@ fn load(files: &[(&str, &str)]) -> Result<Hba, Vec<String>> {
         None => Err(io::Error::from(io::ErrorKind::NotFound)),
     };
     let maps = IdentMaps::parse(b"m os ann\nm2 os bob\n", Path::new("ident")).unwrap();
-    let loaded = Hba::load(Path::new(files[0].0), &maps, &mut read);
+    let loaded = Hba::load(Path::new(files[0].0), Some(&maps), &mut read);
     loaded.map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
@@ -344,11 +344,19 @@ fn inclusions_have_an_end() {
 #[test]
 fn a_missing_file_is_a_problem() {
     let mut read = |_: &Path| Err(io::Error::from(io::ErrorKind::PermissionDenied));
-    let problems = Hba::load(Path::new("hba"), &IdentMaps::default(), &mut read).unwrap_err();
+    let problems = Hba::load(Path::new("hba"), None, &mut read).unwrap_err();
     assert_eq!(
         problems[0].to_string(),
         "could not open hba: permission denied (hba)"
     );
+}
+
+#[test]
+fn without_maps_nobody_is_let_in_by_one() {
+    let mut read = |_: &Path| Ok(b"local all all peer map=m".to_vec());
+    let hba = Hba::load(Path::new("hba"), None, &mut read).unwrap();
+    let map = hba.rules()[0].map.as_ref().unwrap();
+    assert!(!map.permits(b"os", b"ann") && !map.permits(b"", b""));
 }
 
 /// A rule of the naive model: what is written, and nothing precomputed.
@@ -418,7 +426,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_without_panic(bytes: Vec<u8>) {
         let mut read = |_: &Path| Ok(bytes.clone());
-        let _ = Hba::load(Path::new("f"), &IdentMaps::default(), &mut read);
+        let _ = Hba::load(Path::new("f"), None, &mut read);
     }
 
     #[test]

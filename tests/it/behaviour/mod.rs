@@ -9,6 +9,7 @@ mod limits;
 mod modes;
 mod operate;
 mod parameters;
+mod peers;
 mod prepared;
 mod restart;
 mod signals;

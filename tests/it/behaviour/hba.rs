@@ -516,7 +516,7 @@ async fn check_reads_the_rules() {
     bounded(60, async {
         let report = |ini: &Ini| {
             ini.write();
-            let mut command = Command::new(env!("CARGO_BIN_EXE_pgweir"));
+            let mut command = Command::new(pooler_bin());
             let file = ini.dir().join("pooler.ini");
             let output = command.arg("check").arg(file).output().expect("it runs");
             let text = String::from_utf8_lossy(&output.stdout).into_owned();

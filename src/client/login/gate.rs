@@ -4,7 +4,7 @@
 //! Not here: whether the user is known, and the exchanges (see `proof`).
 
 use nix::unistd::{Uid, User};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::lossy;
 use super::request::{Replication, Request};
@@ -82,15 +82,20 @@ fn compare_certificate(
     let refused = Err(Ending::fatal(text::CERTIFICATE_FAILED));
     // The handshake has verified it, or there would be none.
     let Some(certificate) = visitor.inbox()?.stream().peer_certificate() else {
-        info!(who = %visitor.who(), "the client has shown no certificate");
+        error!(who = %visitor.who(), "TLS client certificate required");
         return refused;
     };
     let names = cert::names(certificate);
     if cert::permits(&names, &request.user, map) {
         return Ok(());
     }
-    warn!(who = %visitor.who(), "the certificate is for {names:?}, not for {}", lossy(&request.user));
-    log_map(visitor, map);
+    match map {
+        Some(map) => {
+            let map = map.name();
+            error!(who = %visitor.who(), "ident map: {map} does not have a match for {names:?}");
+        }
+        None => error!(who = %visitor.who(), "TLS certificate name mismatch: it is for {names:?}"),
+    }
     refused
 }
 
@@ -114,21 +119,24 @@ async fn compare_peer(
     if permitted {
         return Ok(());
     }
-    warn!(who = %visitor.who(), "the system user is {name}, not {}", lossy(&request.user));
-    log_map(visitor, map);
-    refused
-}
-
-fn log_map(visitor: &Visitor<'_>, map: Option<&IdentMap>) {
-    if let Some(map) = map {
-        warn!(who = %visitor.who(), "ident map {} cannot be matched", map.name());
+    match map {
+        Some(map) => {
+            let map = map.name();
+            error!(who = %visitor.who(), "ident map {map} cannot be matched: the system user is {name}");
+        }
+        None => info!(who = %visitor.who(), "the system user is {name}"),
     }
+    refused
 }
 
 /// The name of a system user. Whoever knows them may be far away, so no login thread waits for the answer.
 async fn system_user(visitor: &Visitor<'_>, uid: u32) -> Option<String> {
     let asked = tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid)));
     match asked.await {
+        // One that is no UTF-8 comes with replacement characters, and so might be anybody's.
+        Ok(Ok(Some(user))) if user.name.contains(char::REPLACEMENT_CHARACTER) => {
+            warn!(who = %visitor.who(), "the name of uid {uid} is not UTF-8");
+        }
         Ok(Ok(Some(user))) => return Some(user.name),
         Ok(Ok(None)) => warn!(who = %visitor.who(), "there is no system user with uid {uid}"),
         Ok(Err(error)) => warn!(who = %visitor.who(), "could not look up uid {uid}: {error}"),

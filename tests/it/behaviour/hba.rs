@@ -305,6 +305,13 @@ async fn certificates_by_rule() {
             let asked = asked(conn.expect("a handshake"), user, "p").await;
             assert_eq!(asked, expected, "{user}");
         }
+        for text in [
+            "TLS client certificate required",
+            "TLS certificate name mismatch",
+            "ident map: m does not have a match",
+        ] {
+            assert!(pooler.log().contains(text), "{text}: {}", pooler.log());
+        }
         assert_eq!(asked(pooler.raw().await, "u_trust", "p").await, CERT_FAILED);
         assert_eq!(
             asked(unix(&pooler).await, "u_trust", "p").await,

@@ -27,7 +27,7 @@ use super::rule_file::{Fault, Line, Problems, RuleProblem, Word, shown};
 /// The most bytes of all files together.
 pub const HBA_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The most files, each as often as it is named.
-pub const HBA_FILES_MAX: usize = 1000;
+pub const HBA_FILES_MAX: usize = 10_000;
 /// How deep files may name files.
 pub const INCLUSION_DEPTH_MAX: usize = 10;
 

@@ -138,6 +138,7 @@ pub fn put_together(
         settings,
         before.map(|before| &*before.blueprint.users),
     )?);
+    let rules = super::rules::load_or_log(settings)?;
     let tcp = tcp_options(settings);
     let config = Arc::new(config);
     let uid = nix::unistd::geteuid().as_raw();
@@ -161,7 +162,7 @@ pub fn put_together(
             tls: server_tls,
             tcp,
         }),
-        desk: Arc::new(desk),
+        desk: Arc::new(desk.with_rules(rules)),
     })
 }
 

@@ -10,6 +10,10 @@
 //! | [`user`] | a name with its secret, and what was derived from it |
 //! | [`file`](mod@file) | `auth_file`: text to users |
 //! | [`server_users`] | as whom servers are logged in to |
+//! | [`hba`] | `auth_hba_file`: text to rules, and the rule that fits a client |
+//! | [`ident`] | `auth_ident_file`: who may log in as whom |
+//! | [`rule_file`] | lines, words and mistakes of these two |
+//! | [`cert`] | whom a client's certificate belongs to |
 //! | [`method`] | which exchange a client meets |
 //! | [`cleartext`], [`md5`], [`scram`] | the exchanges |
 //! | [`server_login`] | our own login at a server, from its first request to its OK |
@@ -17,10 +21,14 @@
 //!
 //! Two rules hold in every file: an empty secret matches nothing, and secrets are compared in constant time.
 
+pub mod cert;
 pub mod cleartext;
 pub mod file;
+pub mod hba;
+pub mod ident;
 pub mod md5;
 pub mod method;
+pub mod rule_file;
 pub mod scram;
 pub mod secret;
 pub mod server_login;

@@ -9,12 +9,14 @@
 //! | `console` | who wants the console instead of a database |
 //! | [`desk`] | the settings as logins see them |
 //! | `knock` | first bytes: TLS, cancel requests, the StartupMessage |
+//! | `gate` | by which method a client has to prove who it is |
 //! | [`request`] | what a StartupMessage asks for (pure) |
 //! | `proof` | the password exchange |
 //! | `visitor` | the connection meanwhile, and how it is turned away |
 
 mod console;
 pub mod desk;
+mod gate;
 mod knock;
 mod proof;
 pub mod request;
@@ -315,10 +317,11 @@ async fn log_in_client(
     let identity = identify(visitor, &request, &destination)?;
     let guards = enter(visitor, &destination, &identity, socket)?;
     log_attempt(visitor, &request)?;
+    let method = gate::method(visitor, &request).await?;
     let claim = Claim {
         name: &request.user,
         user: identity.user.as_ref(),
-        method: visitor.desk.method(),
+        method: &method,
     };
     proof::prove(visitor, claim).await?;
 

@@ -71,11 +71,9 @@ settings! {
     /// File of users and their secrets.
     auth_file: Option<PathBuf>, Kind::Path, unset, live;
     /// Rules for auth_type=hba.
-    auth_hba_file: Option<PathBuf>, Kind::Path, "", live,
-        remark Missing("auth_type=hba is not available in this version");
+    auth_hba_file: Option<PathBuf>, Kind::Path, "", live;
     /// Maps from system users to database users, for auth_type=hba.
-    auth_ident_file: Option<PathBuf>, Kind::Path, unset, live,
-        remark Missing("auth_type=hba is not available in this version");
+    auth_ident_file: Option<PathBuf>, Kind::Path, unset, live;
     /// Connection options for auth_type=ldap.
     auth_ldap_options: Option<String>, Kind::Text, unset, live,
         remark Missing("auth_type=ldap is not available in this version");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::hba::Hba;
 use crate::auth::scram::MockSeed;
 use crate::auth::{AuthFile, Method, ServerUsers};
 use crate::config::{AuthType, Config};
@@ -24,6 +25,8 @@ pub struct Desk {
     pub config: Arc<Config>,
     /// The users of `auth_file`.
     pub users: Arc<AuthFile>,
+    /// The rules of `auth_hba_file`; none, which lets nobody in, unless `auth_type=hba`.
+    pub rules: Arc<Hba>,
     /// TLS for clients; `None` for `client_tls_sslmode=disable`.
     pub tls: Option<Arc<ClientTls>>,
     /// The parameters that follow a client.
@@ -50,6 +53,7 @@ impl Desk {
         Desk {
             config,
             users,
+            rules: Arc::default(),
             tls,
             tracked,
             mock,
@@ -63,6 +67,12 @@ impl Desk {
         if let Some(users) = Arc::get_mut(&mut self.server_users) {
             users.keep_unchanged(&before.server_users);
         }
+    }
+
+    /// The same, with these rules.
+    pub fn with_rules(self, rules: Hba) -> Desk {
+        let rules = Arc::new(rules);
+        Desk { rules, ..self }
     }
 
     /// What a user may do on the console; `None` for users who may not get in.
@@ -86,7 +96,9 @@ impl Desk {
             AuthType::Plain => Method::Plain,
             AuthType::Md5 => Method::Md5,
             AuthType::ScramSha256 => Method::ScramSha256,
-            AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => Method::Reject,
+            AuthType::Cert => Method::Cert,
+            // What the rules say is only known when a client comes: see `gate`.
+            AuthType::Hba | AuthType::Ldap | AuthType::Pam => Method::Reject,
         }
     }
 }

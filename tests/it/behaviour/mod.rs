@@ -4,6 +4,7 @@ mod auth;
 mod cancel;
 mod console;
 mod fairness;
+mod hba;
 mod limits;
 mod modes;
 mod operate;

@@ -7,6 +7,7 @@ use super::budget::PoolShare;
 use crate::auth::{AuthFile, Secret, User};
 use crate::config::{Config, Database, LoadBalanceHosts, PoolSettings};
 use crate::net::dial::Target;
+use crate::net::dns::Resolver;
 use crate::net::options::TcpOptions;
 use crate::net::tls::ServerTls;
 use crate::net::unix::SocketPath;
@@ -25,6 +26,8 @@ pub struct Recipe {
     pub forced_user: bool,
     /// TLS towards servers; none if it is disabled.
     pub tls: Option<Arc<ServerTls>>,
+    /// Who knows the addresses of host names.
+    pub dns: Resolver,
     /// Options of TCP sockets.
     pub tcp: TcpOptions,
     /// Directory of Unix sockets for entries without a host.
@@ -46,6 +49,7 @@ impl Recipe {
         let target = self.target(share);
         let plan = ConnectPlan {
             target: target.clone(),
+            dns: self.dns.clone(),
             tcp: self.tcp.clone(),
             tls: self.tls.clone(),
             timeout: settings.server_connect_timeout,
@@ -133,6 +137,7 @@ pub(super) fn facts(fresh: &Fresh, target: Target) -> ServerFacts {
     ServerFacts {
         key: fresh.key,
         target,
+        site: fresh.site.clone(),
         addr: fresh.addr.clone(),
         port: fresh.port,
         local_addr: fresh.local_addr.clone(),
@@ -151,6 +156,8 @@ pub struct Blueprint {
     pub users: Arc<AuthFile>,
     /// TLS towards servers; none if it is disabled.
     pub tls: Option<Arc<ServerTls>>,
+    /// Who knows the addresses of host names: the same for every configuration.
+    pub dns: Resolver,
     /// Options of TCP sockets.
     pub tcp: TcpOptions,
 }
@@ -164,6 +171,7 @@ impl Blueprint {
             user,
             forced_user: database.user.is_some(),
             tls: self.tls.clone(),
+            dns: self.dns.clone(),
             tcp: self.tcp.clone(),
             unix_socket_dir: settings
                 .unix_socket_dir

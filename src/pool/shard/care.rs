@@ -163,6 +163,23 @@ impl Shard {
         }
     }
 
+    /// Servers at addresses that their hosts' names have no more: resting ones are closed, busy ones when they come free.
+    pub fn retire_misplaced(self: &Rc<Self>, now: Instant) {
+        let cards = self.cards();
+        let misplaced = cards.iter().filter(|card| card.facts.is_misplaced());
+        let found = misplaced.map(|card| card.close_needed.set(true)).count();
+        if found == 0 {
+            return;
+        }
+        let resting = self
+            .core
+            .borrow_mut()
+            .remove_resting(|pooled| pooled.server.card.facts.is_misplaced());
+        self.close_all(resting, Reason::Stale);
+        self.show();
+        self.pump(now);
+    }
+
     /// A client has shown the secret that servers are to be logged in with.
     pub fn show_credentials(&self, user: &Arc<User>) {
         if !Arc::ptr_eq(&self.recipe.borrow().user, user) {

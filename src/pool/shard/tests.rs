@@ -213,6 +213,7 @@ impl House {
             user: Arc::new(User::new(key.user.as_bytes(), Secret::None)),
             forced_user: false,
             tls: None,
+            dns: Default::default(),
             tcp: TcpOptions::default(),
             unix_socket_dir: self.dir.path().display().to_string(),
             log_connections: false,

@@ -10,6 +10,7 @@
 //!
 //! All but [`run`] is pure.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::command::{PARAMETERS, Show};
@@ -140,7 +141,8 @@ fn dns_hosts(to: &mut Table, mut rows: Vec<DnsHostRow>) {
     rows.sort_by(|a, b| a.hostname.cmp(&b.hostname));
     for row in &rows {
         // PgBouncer prints socket addresses, whose port is not known here.
-        let addresses: Vec<String> = row.addresses.iter().map(|ip| format!("{ip}:0")).collect();
+        let addresses = row.addresses.iter().map(|ip| SocketAddr::new(*ip, 0));
+        let addresses: Vec<String> = addresses.map(|addr| addr.to_string()).collect();
         to.push([
             (&row.hostname).into(),
             row.ttl_s.into(),

@@ -237,7 +237,7 @@ struct Entry {
     used: Instant,
     /// The addresses rotate, as far as is known, until then.
     rotates: Option<Instant>,
-    /// Its answer came from DNS, so it has a zone.
+    /// It was DNS that knew it, or that there is none: it is in a zone.
     zoned: bool,
 }
 
@@ -492,6 +492,7 @@ impl Cache {
                 entry.expires = now + self.life(ttl);
             }
             Err(failure) => {
+                entry.zoned |= failure != Failure::Unavailable;
                 entry.failure = Some(failure);
                 entry.expires = now + self.rules.nxdomain_ttl;
                 changes.kept = entry.stands_in(now);

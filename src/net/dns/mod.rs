@@ -15,7 +15,8 @@
 //!   servers that are connected stay.
 //! - Only an answer with other addresses retires servers, and only those at addresses that it lacks.
 //!
-//! Nothing here runs on a worker.
+//! Nothing here runs on a worker. A server carries its address as a [`Site`]: that tells which names are in use, and the server
+//! whether it is still where it should be, however it moved meanwhile.
 
 pub mod cache;
 pub mod conf;

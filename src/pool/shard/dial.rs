@@ -14,7 +14,7 @@ use crate::pool::budget::{Attempt, Denied, PoolShare, Slot, Welcome};
 use crate::pool::lease::Pooled;
 use crate::pool::recipe;
 use crate::server::conn::Server;
-use crate::server::connect::{ConnectError, Fresh, cancel};
+use crate::server::connect::{ConnectError, Fresh, cancel_at};
 use crate::server::link::ServerLink;
 use crate::server::params::ParamSet;
 use crate::types::{BackendKey, ConnId, WorkerId};
@@ -293,8 +293,9 @@ impl Shard {
             limit => limit,
         };
         let (tcp, tls) = (recipe.tcp.clone(), recipe.tls.clone());
+        let addr = server.card.facts.addr.parse().ok();
         self.around.logins.spawn(async move {
-            let delivered = cancel(target, tcp, tls, key, limit).await;
+            let delivered = cancel_at(target, addr, tcp, tls, key, limit).await;
             if let Err(error) = delivered {
                 tracing::debug!(%error, "could not cancel an abandoned statement");
             }

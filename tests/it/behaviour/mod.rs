@@ -3,6 +3,7 @@
 mod auth;
 mod cancel;
 mod console;
+mod dns;
 mod fairness;
 mod hba;
 mod limits;

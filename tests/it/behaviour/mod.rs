@@ -9,6 +9,7 @@ mod modes;
 mod operate;
 mod parameters;
 mod prepared;
+mod replication;
 mod restart;
 mod signals;
 mod timeouts;

@@ -56,7 +56,8 @@
 //! 7. ReadyForQuery says idle, and nothing is owed: the lease goes home, perhaps straight to the client that has waited longest.
 //! 8. A client that vanishes inside a transaction leaves a server that is rolled back off the path of others, or closed if a query
 //!    runs. A server that vanishes leaves its client a proper ErrorResponse. A cancel request holds back the server that it aims at
-//!    until it is finished, so that it can't hit the next client.
+//!    until it is finished, so that it can't hit the next client; one whose key another process of the group gave out goes on to
+//!    that process.
 //!
 //! # Two decisions that differ from the usual
 //!

@@ -1,7 +1,7 @@
 //! Proofs: who a client is, and how we show a server who we are.
 //!
 //! Everything here is a function of bytes that came in and secrets that are known: no sockets, no `await`, no clock, no
-//! pools, no settings. Callers frame the messages, look users up and choose when to run the slow parts (a SCRAM
+//! pools; of the settings only users and passwords of entries. Callers frame the messages, look users up and choose when to run the slow parts (a SCRAM
 //! derivation takes milliseconds, see [`scram`]).
 //!
 //! | file | subject |
@@ -9,6 +9,7 @@
 //! | [`secret`] | one stored secret: nothing, plain, md5 or SCRAM |
 //! | [`user`] | a name with its secret, and what was derived from it |
 //! | [`file`](mod@file) | `auth_file`: text to users |
+//! | [`server_users`] | as whom servers are logged in to |
 //! | [`method`] | which exchange a client meets |
 //! | [`cleartext`], [`md5`], [`scram`] | the exchanges |
 //! | [`server_login`] | our own login at a server, from its first request to its OK |
@@ -23,6 +24,7 @@ pub mod method;
 pub mod scram;
 pub mod secret;
 pub mod server_login;
+pub mod server_users;
 pub mod text;
 pub mod user;
 
@@ -30,4 +32,5 @@ pub use file::{AuthFile, FileProblem};
 pub use method::{Exchange, Method};
 pub use secret::Secret;
 pub use server_login::{LoginError, ServerLogin, Step};
+pub use server_users::ServerUsers;
 pub use user::User;

@@ -172,8 +172,7 @@ settings! {
     /// Server connections that a pool in use keeps open.
     min_pool_size: u32, COUNT, "0", live, in [Database];
     /// Number of this process in a group of peers; 0 = none.
-    peer_id: u16, PORT, "0", live,
-        remark Missing("peering is not available in this version");
+    peer_id: u16, PORT, "0", live;
     /// File for the process id.
     pidfile: Option<PathBuf>, Kind::Path, "", start;
     /// Size of stream buffers.

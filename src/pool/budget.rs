@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::auth::{Secret, User};
 use crate::config::PoolSettings;
 use crate::error::ClientError;
 use crate::types::{PoolKey, WorkerId};
@@ -187,6 +188,8 @@ pub struct PoolShare {
     /// Since when there are neither clients nor servers.
     unused_since: Stamp,
     welcome: RwLock<Option<Arc<Welcome>>>,
+    /// As whom servers are logged in to. Locked when one is connected, and when a client has logged in.
+    credentials: RwLock<Arc<User>>,
     epoch: AtomicU64,
     next_host: AtomicUsize,
     start: Instant,
@@ -541,6 +544,25 @@ impl PoolShare {
         }
     }
 
+    /// As whom, and with which secret, servers are logged in to from now on.
+    pub fn credentials(&self) -> Arc<User> {
+        self.credentials.read().clone()
+    }
+
+    /// A client has shown the secret that servers are to be logged in to with.
+    pub fn show_credentials(&self, user: &Arc<User>) {
+        if !Arc::ptr_eq(&*self.credentials.read(), user) {
+            *self.credentials.write() = user.clone();
+        }
+    }
+
+    /// What the configuration knows of the user; if that is no secret, one that a client has shown stays.
+    pub fn offer_credentials(&self, user: &Arc<User>) {
+        if !user.secret().is_none() {
+            self.show_credentials(user);
+        }
+    }
+
     /// The generation that servers must be of.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(SeqCst)
@@ -595,6 +617,11 @@ impl PoolShare {
     pub fn reserve(&self) -> usize {
         self.reserve.load(SeqCst) as usize
     }
+}
+
+/// The user of a pool whose secret nobody has shown yet.
+fn nobody(key: &PoolKey) -> Arc<User> {
+    Arc::new(User::new(key.user.as_bytes(), Secret::None))
 }
 
 /// Every pool's shared part, and the counters that pools have in common.
@@ -654,6 +681,7 @@ impl Budget {
             lifetime_close: Stamp::default(),
             unused_since: Stamp::default(),
             welcome: RwLock::default(),
+            credentials: RwLock::new(nobody(key)),
             epoch: AtomicU64::new(0),
             next_host: AtomicUsize::new(0),
             start: self.start,

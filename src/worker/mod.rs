@@ -186,7 +186,6 @@ impl Worker {
     /// A client that has proved its identity becomes a session.
     fn admit(self: &Rc<Self>, newcomer: Newcomer) {
         let shard = self.shard(&newcomer.share, &newcomer.settings, &newcomer.recipe);
-        shard.show_credentials(&newcomer.recipe.user);
         let Ok(stream) = newcomer.stream.attach() else {
             return;
         };
@@ -434,14 +433,8 @@ impl Worker {
                 self.shards.borrow_mut().remove(key);
                 continue;
             };
-            let user = blueprint.credentials(&database, &key.user);
-            let user = if user.secret().is_none() {
-                shard.recipe().user.clone()
-            } else {
-                user
-            };
             let settings = blueprint.config.pool_settings(&database, &key.user);
-            shard.configure(settings, blueprint.recipe(&database, user));
+            shard.configure(settings, blueprint.recipe(&database));
             if shard.with_core(|core| core.epoch()) != shard.share().epoch() {
                 self.renew(&shard, now);
             }

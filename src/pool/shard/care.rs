@@ -1,11 +1,9 @@
 //! What time and the operator do to a shard.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{DEAD, Shard, core_rules};
-use crate::auth::User;
 use crate::config::PoolSettings;
 use crate::pool::budget::Denied;
 use crate::pool::core::{PoolCore, Reason};
@@ -165,15 +163,6 @@ impl Shard {
     pub fn retire(&self) {
         for card in self.cards.borrow().iter() {
             card.close_needed.set(true);
-        }
-    }
-
-    /// A client has shown the secret that servers are to be logged in with.
-    pub fn show_credentials(&self, user: &Arc<User>) {
-        if !Arc::ptr_eq(&self.recipe.borrow().user, user) {
-            let mut recipe = Recipe::clone(&self.recipe.borrow());
-            recipe.user = user.clone();
-            self.recipe.replace(Rc::new(recipe));
         }
     }
 

@@ -16,7 +16,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::auth::{Secret, User};
 use crate::config::{Config, Database};
 use crate::net::options::TcpOptions;
 use crate::pool::budget::Budget;
@@ -210,7 +209,6 @@ impl House {
     fn recipe(&self, key: &PoolKey) -> Recipe {
         Recipe {
             database: Arc::new(Database::new(&key.database)),
-            user: Arc::new(User::new(key.user.as_bytes(), Secret::None)),
             forced_user: false,
             tls: None,
             tcp: TcpOptions::default(),

@@ -8,6 +8,7 @@ mod limits;
 mod modes;
 mod operate;
 mod parameters;
+mod peers;
 mod prepared;
 mod replication;
 mod restart;

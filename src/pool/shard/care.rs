@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{DEAD, Shard, core_rules};
 use crate::config::PoolSettings;
+use crate::pool::budget::Denied;
 use crate::pool::core::{PoolCore, Reason};
 use crate::pool::lease::Pooled;
 use crate::pool::recipe::Recipe;
@@ -115,10 +116,14 @@ impl Shard {
         self.close_all(all, reason);
     }
 
-    /// Closes the server that has rested longest, to make room for another pool; false if there is none. Of several requests for
+    /// Closes the server that has rested longest, to make room within this limit; false if there is none. Of several requests for
     /// the same room only the first has to be met.
-    pub fn evict(&self, reason: &str) -> bool {
-        !self.share.is_crowded() || self.close_oldest(reason)
+    pub fn evict(&self, limit: Denied, reason: &str) -> bool {
+        let is_needed = match limit {
+            Denied::Pool => self.share.wants_room(),
+            Denied::Database | Denied::User => self.share.is_crowded(),
+        };
+        !is_needed || self.close_oldest(reason)
     }
 
     /// Closes the server that has rested longest, unless clients wait for it.

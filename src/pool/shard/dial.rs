@@ -84,6 +84,9 @@ impl Shard {
         if !reserve && self.share.stays_full(self.around.worker) {
             return Try::Denied(Denied::Pool);
         }
+        if self.share.keeps_room() {
+            return Try::NotNow;
+        }
         let retry = self.settings.borrow().server_login_retry;
         let Some(attempt) = self.share.begin_attempt(now, retry) else {
             return Try::NotNow;

@@ -12,6 +12,7 @@ mod operate;
 mod parameters;
 mod peers;
 mod prepared;
+mod replication;
 mod restart;
 mod signals;
 mod timeouts;

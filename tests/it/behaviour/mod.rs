@@ -11,6 +11,7 @@ mod parameters;
 mod prepared;
 mod restart;
 mod signals;
+mod sql_prepared;
 mod timeouts;
 mod tls;
 

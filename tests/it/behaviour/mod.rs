@@ -15,6 +15,7 @@ mod prepared;
 mod replication;
 mod restart;
 mod signals;
+mod sql_prepared;
 mod timeouts;
 mod tls;
 

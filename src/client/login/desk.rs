@@ -62,17 +62,17 @@ impl Desk {
         }
     }
 
-    /// The same, with these rules.
-    pub fn with_rules(self, rules: Hba) -> Desk {
-        let rules = Arc::new(rules);
-        Desk { rules, ..self }
-    }
-
     /// After a reload: what was derived for users whose secrets have not changed is kept.
     pub fn keep_unchanged(&mut self, before: &Desk) {
         if let Some(users) = Arc::get_mut(&mut self.server_users) {
             users.keep_unchanged(&before.server_users);
         }
+    }
+
+    /// The same, with these rules.
+    pub fn with_rules(self, rules: Hba) -> Desk {
+        let rules = Arc::new(rules);
+        Desk { rules, ..self }
     }
 
     /// What a user may do on the console; `None` for users who may not get in.

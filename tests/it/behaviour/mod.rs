@@ -3,6 +3,7 @@
 mod auth;
 mod cancel;
 mod console;
+mod dns;
 mod fairness;
 mod hba;
 mod limits;
@@ -11,8 +12,10 @@ mod operate;
 mod parameters;
 mod peers;
 mod prepared;
+mod replication;
 mod restart;
 mod signals;
+mod sql_prepared;
 mod timeouts;
 mod tls;
 

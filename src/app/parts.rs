@@ -9,13 +9,15 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::InForce;
+use crate::auth::hba::Hba;
 use crate::auth::scram::MockSeed;
 use crate::auth::{AuthFile, LdapOptions};
 use crate::client::login::ldap::Directory;
 use crate::client::login::pam::Pam;
 use crate::client::login::{Desk, Referees};
-use crate::config::{AuthType, Config, Settings};
+use crate::config::{AuthType, Config, LdapText, Settings};
 use crate::logs::{Facility, LogOptions, SyslogOptions};
+use crate::net::dns::{Resolver, Rules};
 use crate::net::listen::ListenOptions;
 use crate::net::options::TcpOptions;
 use crate::net::tls::{ClientTls, ServerTls, SslMode, TlsSettings};
@@ -28,6 +30,17 @@ pub struct Constants {
     pub tracked: Arc<Tracked>,
     /// From which unknown users' exchanges are made up.
     pub mock: Arc<MockSeed>,
+    /// Who knows the addresses of host names.
+    pub dns: Resolver,
+}
+
+/// How long what is known of host names is good.
+pub fn dns_rules(settings: &Settings) -> Rules {
+    Rules {
+        max_ttl: settings.dns_max_ttl,
+        nxdomain_ttl: settings.dns_nxdomain_ttl,
+        zone_check_period: settings.dns_zone_check_period,
+    }
 }
 
 /// Options of TCP sockets.
@@ -131,18 +144,30 @@ pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile,
 }
 
 /// Who else is asked about passwords. A mistake in `auth_ldap_options`, or a missing libpam, is found here and not by a client.
-fn referees(settings: &Settings, before: Option<&Referees>) -> Result<Referees, String> {
+fn referees(
+    settings: &Settings,
+    rules: &Hba,
+    before: Option<&Referees>,
+) -> Result<Referees, String> {
     match settings.auth_type {
         AuthType::Ldap => {
-            let text = settings.auth_ldap_options.as_ref();
-            let text = text.ok_or("auth_type=ldap requires auth_ldap_options")?;
-            let options = LdapOptions::parse(text.expose());
-            let options = options.map_err(|error| format!("auth_ldap_options: {error}"))?;
+            let options = ldap_options(settings)?;
             let directory = directory(options.wants_tls(), before)?;
             Ok(Referees {
                 ldap: Some(Arc::new(options)),
                 directory: Some(Arc::new(directory)),
                 pam: None,
+            })
+        }
+        AuthType::Hba => {
+            let options = || rules.rules().iter().filter_map(|rule| rule.ldap_options());
+            if options().next().is_none() {
+                return Ok(Referees::default());
+            }
+            let wants_tls = options().any(LdapOptions::wants_tls);
+            Ok(Referees {
+                directory: Some(Arc::new(directory(wants_tls, before)?)),
+                ..Referees::default()
             })
         }
         AuthType::Pam => {
@@ -155,6 +180,16 @@ fn referees(settings: &Settings, before: Option<&Referees>) -> Result<Referees, 
         }
         _ => Ok(Referees::default()),
     }
+}
+
+/// `auth_ldap_options`, understood.
+///
+/// # Errors
+/// There is a mistake in it.
+pub(super) fn ldap_options(settings: &Settings) -> Result<LdapOptions, String> {
+    let text = settings.auth_ldap_options.as_ref();
+    let options = LdapOptions::parse(text.map_or("", LdapText::expose));
+    options.map_err(|error| format!("auth_ldap_options: {error}"))
 }
 
 /// The way to LDAP servers. Their certificates are always checked, with their names, against the authorities that OpenLDAP's
@@ -208,7 +243,8 @@ pub fn put_together(
         settings,
         before.map(|before| &*before.blueprint.users),
     )?);
-    let referees = referees(settings, before.map(|before| &before.desk.referees))?;
+    let rules = super::rules::load_or_log(settings)?;
+    let referees = referees(settings, &rules, before.map(|before| &before.desk.referees))?;
     let tcp = tcp_options(settings);
     let config = Arc::new(config);
     let uid = nix::unistd::geteuid().as_raw();
@@ -231,9 +267,10 @@ pub fn put_together(
             users,
             server_users: desk.server_users.clone(),
             tls: server_tls,
+            dns: constants.dns.clone(),
             tcp,
         }),
-        desk: Arc::new(desk),
+        desk: Arc::new(desk.with_rules(rules)),
     })
 }
 

@@ -10,6 +10,7 @@
 //! | [`desk`] | the settings as logins see them |
 //! | `elsewhere` | proofs that others judge: an LDAP server ([`ldap`]), PAM ([`pam`]) |
 //! | `knock` | first bytes: TLS, cancel requests, the StartupMessage |
+//! | `gate` | by which method a client has to prove who it is |
 //! | [`request`] | what a StartupMessage asks for (pure) |
 //! | `proof` | the password exchange |
 //! | `visitor` | the connection meanwhile, and how it is turned away |
@@ -17,6 +18,7 @@
 mod console;
 pub mod desk;
 mod elsewhere;
+mod gate;
 mod knock;
 pub mod ldap;
 pub mod pam;
@@ -332,10 +334,11 @@ async fn log_in_client(
     let identity = identify(visitor, &request, &destination)?;
     let guards = enter(visitor, &destination, &identity, socket)?;
     log_attempt(visitor, &request)?;
+    let method = gate::method(visitor, &request).await?;
     let claim = Claim {
         name: &request.user,
         user: identity.user.as_ref(),
-        method: visitor.desk.method(),
+        method: &method,
     };
     let shown = proof::prove(visitor, claim).await?;
     let identity = identity.with(shown);

@@ -172,6 +172,8 @@ pub struct PoolShare {
     user: Arc<Tally>,
     /// Connections that carry cancel requests.
     pub cancels: AtomicUsize,
+    /// Replication clients for whose own servers there was no room yet.
+    wishes: AtomicUsize,
     faces: Box<[Face]>,
     /// For each worker: when its oldest waiting client began to wait. Apart from the faces and close together, since everybody
     /// reads all of them with every query, and they hardly change while servers suffice.
@@ -234,6 +236,18 @@ impl Drop for Slot {
         } else {
             share.servers.wake(&share.poke);
         }
+    }
+}
+
+/// A client waits for a server of its own, until dropped: those who only borrow servers leave room for it.
+#[derive(Debug)]
+pub struct Wish {
+    share: Arc<PoolShare>,
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        self.share.wishes.fetch_sub(1, SeqCst);
     }
 }
 
@@ -326,6 +340,27 @@ impl PoolShare {
     pub fn is_crowded(&self) -> bool {
         let refuses = |tally: &Tally| tally.is_full() && tally.hungry.load(SeqCst) != 0;
         refuses(&self.database) || refuses(&self.user)
+    }
+
+    /// A client begins to wait for a server of its own.
+    pub fn wish(self: &Arc<Self>) -> Wish {
+        self.wishes.fetch_add(1, SeqCst);
+        Wish {
+            share: self.clone(),
+        }
+    }
+
+    /// The pool is full and a client waits for a server of its own, which cannot be lent to it: one that comes free is to be closed.
+    pub fn wants_room(&self) -> bool {
+        self.wishes.load(SeqCst) > 0 && self.servers.is_full()
+    }
+
+    /// What room there is left is for clients that wait for servers of their own. They are served first: in a pool that is always
+    /// busy no server would ever rest, and they would never get one.
+    pub fn keeps_room(&self) -> bool {
+        let wishes = self.wishes.load(SeqCst);
+        let limit = self.servers.limit.load(SeqCst);
+        wishes > 0 && limit != 0 && self.servers.count() + wishes >= limit
     }
 
     /// A server has come to rest: whoever was refused because of a limit that others share may want it closed.
@@ -641,6 +676,7 @@ impl Budget {
                 .clone(),
             user: known.users.entry(key.user.clone()).or_default().clone(),
             cancels: AtomicUsize::new(0),
+            wishes: AtomicUsize::new(0),
             faces: (0..self.workers).map(|_| Face::default()).collect(),
             waiting: (0..self.workers).map(|_| Stamp::default()).collect(),
             dialing: AtomicUsize::new(0),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::ldap::Directory;
 use super::pam::Pam;
+use crate::auth::hba::Hba;
 use crate::auth::scram::MockSeed;
 use crate::auth::{AuthFile, LdapOptions, Method, ServerUsers};
 use crate::config::{AuthType, Config};
@@ -26,6 +27,8 @@ pub struct Desk {
     pub config: Arc<Config>,
     /// The users of `auth_file`.
     pub users: Arc<AuthFile>,
+    /// The rules of `auth_hba_file`; none, which lets nobody in, unless `auth_type=hba`.
+    pub rules: Arc<Hba>,
     /// TLS for clients; `None` for `client_tls_sslmode=disable`.
     pub tls: Option<Arc<ClientTls>>,
     /// The parameters that follow a client.
@@ -65,6 +68,7 @@ impl Desk {
         Desk {
             config,
             users,
+            rules: Arc::default(),
             tls,
             tracked,
             mock,
@@ -84,6 +88,12 @@ impl Desk {
         if let Some(users) = Arc::get_mut(&mut self.server_users) {
             users.keep_unchanged(&before.server_users);
         }
+    }
+
+    /// The same, with these rules.
+    pub fn with_rules(self, rules: Hba) -> Desk {
+        let rules = Arc::new(rules);
+        Desk { rules, ..self }
     }
 
     /// What a user may do on the console; `None` for users who may not get in.
@@ -112,7 +122,9 @@ impl Desk {
                 None => Method::Reject,
             },
             AuthType::Pam => Method::Pam,
-            AuthType::Cert | AuthType::Hba => Method::Reject,
+            AuthType::Cert => Method::Cert,
+            // What the rules say is only known when a client comes: see `gate`.
+            AuthType::Hba => Method::Reject,
         }
     }
 }

@@ -53,7 +53,7 @@ pub async fn prove(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<Arc<Us
         warn!(who = %visitor.who(), "user name is not UTF-8");
         return Err(Ending::fatal(failure));
     };
-    let judged = match &claim.method {
+    let judged = match claim.method {
         Method::Ldap(options) => ask_ldap(visitor, options, name, password).await?,
         _ => ask_pam(visitor, name, password).await?,
     };

@@ -33,14 +33,14 @@ pub const SASL_RESPONSE_MAX: u32 = MESSAGE_BYTES_MAX as u32 + LENGTH_BYTES;
 const NO_RANDOMNESS: &str = "bouncer resources exhaustion";
 
 /// Who has to prove what.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub struct Claim<'a> {
     /// The name that the client gave.
     pub name: &'a [u8],
     /// The user of that name; `None` for one who is unknown, who meets the same exchange and fails it.
     pub user: Option<&'a Arc<User>>,
     /// How it is to be proved.
-    pub method: Method,
+    pub method: &'a Method,
 }
 
 /// Holds the exchange. What still has to be sent (SCRAM's last message) is left in `visitor.outgoing`.
@@ -54,7 +54,7 @@ pub async fn prove(
     claim: Claim<'_>,
 ) -> Result<Option<Arc<User>>, Ending> {
     let user = claim.user.map(|user| &**user);
-    let exchange = decide(&claim.method, user);
+    let exchange = decide(claim.method, user);
     match exchange {
         // Boxed: the others should not have to carry what these need.
         Exchange::Ldap | Exchange::Pam => {
@@ -102,7 +102,7 @@ async fn prove_scram(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), 
     let body = answer(visitor, SASL_INITIAL_MAX, text::SASL_FAILED).await?;
     let first = sasl::client_first(&body).map_err(|error| Ending::fatal(error.client_text()))?;
 
-    let exchange = ServerExchange::new(secret_for_scram(visitor, &claim), nonce);
+    let exchange = ServerExchange::new(secret_for_scram(visitor, claim), nonce);
     let begun = exchange.on_client_first(first);
     let (reply, awaiting) = begun.map_err(|error| refuse_scram(visitor, error))?;
     build::authentication_sasl_continue(&mut visitor.outgoing, &reply);
@@ -117,7 +117,7 @@ async fn prove_scram(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), 
     Ok(())
 }
 
-fn secret_for_scram(visitor: &Visitor<'_>, claim: &Claim<'_>) -> crate::auth::scram::ServerSecret {
+fn secret_for_scram(visitor: &Visitor<'_>, claim: Claim<'_>) -> crate::auth::scram::ServerSecret {
     let desk = visitor.desk;
     let iterations = desk.config.settings.scram_iterations;
     let user = claim.user.map(|user| &**user);

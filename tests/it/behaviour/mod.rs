@@ -3,7 +3,9 @@
 mod auth;
 mod cancel;
 mod console;
+mod dns;
 mod fairness;
+mod hba;
 mod ldap;
 mod limits;
 mod modes;
@@ -12,8 +14,10 @@ mod pam;
 mod parameters;
 mod peers;
 mod prepared;
+mod replication;
 mod restart;
 mod signals;
+mod sql_prepared;
 mod timeouts;
 mod tls;
 

@@ -158,6 +158,7 @@ async fn a_name_that_does_not_exist_is_asked_for_now_and_then() {
         let hosts = pooler.show("DNS_HOSTS").await;
         assert_eq!(hosts.value("hostname", NAME, "addrs"), "");
         world.names.set(NAME, "127.0.0.1");
+        client.authenticate("u_trust", None).await.unwrap();
         client.welcome().await.unwrap();
         assert_eq!(client.ok("SELECT 'here'").await.value(), "here");
     })
@@ -592,6 +593,7 @@ async fn a_changed_or_missing_resolv_conf_is_no_reason_to_stop() {
             .wait_log("host names are looked up by the system's resolver")
             .await;
         world.ini.file("resolv.conf", world.names.line());
+        client.authenticate("u_trust", None).await.unwrap();
         client.welcome().await.unwrap();
         assert_eq!(client.ok("SELECT 1").await.value(), "1");
     })

@@ -94,10 +94,10 @@ pub struct Fresh {
 ///
 /// # Errors
 /// See [`ConnectError`]. The connection is closed.
-pub async fn connect(plan: ConnectPlan) -> Result<Fresh, ConnectError> {
+pub async fn connect(mut plan: ConnectPlan) -> Result<Fresh, ConnectError> {
     let started = Instant::now();
     let limit = or_fallback(plan.timeout);
-    let attempt = timeout(limit, establish(&plan, limit)).await;
+    let attempt = timeout(limit, establish(&mut plan, limit)).await;
     let connected = attempt.unwrap_or(Err(ConnectError::Network(CONNECT_TIMEOUT)));
     if let Err(error) = &connected {
         log_failure(&plan, error, started.elapsed());
@@ -129,8 +129,11 @@ fn log_failure(plan: &ConnectPlan, error: &ConnectError, age: Duration) {
     }
 }
 
-async fn establish(plan: &ConnectPlan, limit: Duration) -> Result<Fresh, ConnectError> {
+async fn establish(plan: &mut ConnectPlan, limit: Duration) -> Result<Fresh, ConnectError> {
     let (mut stream, site) = open(plan, limit).await?;
+    if let (Some(_), Ok(PeerAddr::Tcp(addr))) = (&site, stream.peer_addr()) {
+        plan.who = at_address(&plan.who, addr);
+    }
     let local = stream.local_addr().map_err(|_| broken())?;
     if plan.log_connections {
         log_connected(plan, local);
@@ -184,6 +187,12 @@ fn remote_end(stream: &Stream, target: &Target) -> Result<End, ConnectError> {
         }
     };
     Ok(shown(addr, port))
+}
+
+/// A name may have several addresses: from here on the log says which one it is, as PgBouncer does.
+fn at_address(who: &str, addr: SocketAddr) -> String {
+    let user = who.rsplit_once('@').map_or(who, |(user, _)| user);
+    format!("{user}@{addr}")
 }
 
 fn log_connected(plan: &ConnectPlan, local: Option<SocketAddr>) {

@@ -269,3 +269,52 @@ impl Drop for ZoneLookup {
         cache.zone_answered(&self.zone, self.serial, Instant::now());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn this_machine_is_known_without_any_server() {
+        let nowhere = PathBuf::from("/nonexistent/resolv.conf");
+        let resolver = Resolver::new(Rules::default(), Some(nowhere));
+        let ask = || resolver.sites("localhost");
+        let (a, b, c) = tokio::join!(ask(), ask(), ask());
+        for sites in [a, b, c] {
+            assert!(sites.unwrap().iter().all(|site| site.ip.is_loopback()));
+        }
+        assert_eq!(resolver.host_rows().len(), 1);
+        assert_eq!(resolver.queries(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_is_given_up_is_over() {
+        let resolver = Resolver::default();
+        let ask = resolver.inner.cache.lock().ask("db", None, Instant::now());
+        assert!(matches!(ask, Ask::Wait { begin: true, .. }));
+        drop(Lookup {
+            resolver: resolver.clone(),
+            name: "db".into(),
+            found: Err(Failure::Unavailable),
+        });
+        assert_eq!(resolver.queries(), 0);
+        assert_eq!(
+            resolver.sites("db").await.unwrap_err(),
+            Failure::Unavailable
+        );
+    }
+
+    #[tokio::test]
+    async fn news_is_given_when_servers_are_misplaced() {
+        let resolver = Resolver::default();
+        let mut changes = resolver.changes();
+        let found = |ip: [u8; 4]| Ok(Answer::local([ip.into()]));
+        resolver.inner.cache.lock().ask("db", None, Instant::now());
+        resolver.note("db", found([10, 0, 0, 1]));
+        let server = resolver.sites("db").await.unwrap().remove(0);
+        assert!(!changes.has_changed().unwrap());
+        resolver.note("db", found([10, 0, 0, 2]));
+        assert!(server.is_gone());
+        changes.changed().await.unwrap();
+    }
+}

@@ -69,6 +69,7 @@ impl App {
         let rules = parts::dns_rules(&after.blueprint.config.settings);
         after.blueprint.dns.set_rules(rules);
         *self.in_force.write() = after.clone();
+        self.peers.renew(&after.blueprint.config);
         self.renew_pools(&before, &after, reread);
         self.forget_autodbs(&after.blueprint.config);
         self.tell_workers(|| Control::Apply(after.blueprint.clone()));
@@ -90,6 +91,7 @@ impl App {
                 continue;
             };
             share.set_limits(&new.pool_settings(&database, &share.key.user));
+            share.offer_credentials(&after.blueprint.server_users.of(&database, &share.key.user));
             let differs = old
                 .database(&share.key.database)
                 .is_none_or(|was| was.connect_differs(&database));
@@ -114,8 +116,8 @@ impl App {
                 user: user.clone(),
             };
             let share = self.budget.pool(&key, &settings);
-            let credentials = in_force.blueprint.credentials(database, user);
-            let recipe = in_force.blueprint.recipe(database, credentials);
+            share.offer_credentials(&in_force.blueprint.server_users.of(database, user));
+            let recipe = in_force.blueprint.recipe(database);
             if let Some(mailbox) = self.mailboxes.first() {
                 let _ = mailbox.send(Mail::Control(Control::Ensure(Box::new((
                     share, settings, recipe,
@@ -370,7 +372,7 @@ impl Operator for App {
     }
 
     async fn peer_pools(&self) -> Vec<PeerPoolRow> {
-        Vec::new()
+        self.peers.rows()
     }
 
     async fn dns_hosts(&self) -> Vec<DnsHostRow> {

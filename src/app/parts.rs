@@ -150,19 +150,32 @@ pub fn put_together(
         settings,
         before.map(|before| &*before.blueprint.users),
     )?);
+    let rules = super::rules::load_or_log(settings)?;
     let tcp = tcp_options(settings);
     let config = Arc::new(config);
     let uid = nix::unistd::geteuid().as_raw();
     let (tracked, mock) = (constants.tracked.clone(), constants.mock.clone());
+    let mut desk = Desk::new(
+        config.clone(),
+        users.clone(),
+        client_tls,
+        tracked,
+        mock,
+        uid,
+    );
+    if let Some(before) = before {
+        desk.keep_unchanged(&before.desk);
+    }
     Ok(InForce {
         blueprint: Arc::new(Blueprint {
-            config: config.clone(),
-            users: users.clone(),
+            config,
+            users,
+            server_users: desk.server_users.clone(),
             tls: server_tls,
             dns: constants.dns.clone(),
             tcp,
         }),
-        desk: Arc::new(Desk::new(config, users, client_tls, tracked, mock, uid)),
+        desk: Arc::new(desk.with_rules(rules)),
     })
 }
 

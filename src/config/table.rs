@@ -71,11 +71,9 @@ settings! {
     /// File of users and their secrets.
     auth_file: Option<PathBuf>, Kind::Path, unset, live;
     /// Rules for auth_type=hba.
-    auth_hba_file: Option<PathBuf>, Kind::Path, "", live,
-        remark Missing("auth_type=hba is not available in this version");
+    auth_hba_file: Option<PathBuf>, Kind::Path, "", live;
     /// Maps from system users to database users, for auth_type=hba.
-    auth_ident_file: Option<PathBuf>, Kind::Path, unset, live,
-        remark Missing("auth_type=hba is not available in this version");
+    auth_ident_file: Option<PathBuf>, Kind::Path, unset, live;
     /// Connection options for auth_type=ldap.
     auth_ldap_options: Option<String>, Kind::Text, unset, live,
         remark Missing("auth_type=ldap is not available in this version");
@@ -171,8 +169,7 @@ settings! {
     /// Server connections that a pool in use keeps open.
     min_pool_size: u32, COUNT, "0", live, in [Database];
     /// Number of this process in a group of peers; 0 = none.
-    peer_id: u16, PORT, "0", live,
-        remark Missing("peering is not available in this version");
+    peer_id: u16, PORT, "0", live;
     /// File for the process id.
     pidfile: Option<PathBuf>, Kind::Path, "", start;
     /// Size of stream buffers.

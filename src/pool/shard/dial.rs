@@ -17,6 +17,7 @@ use crate::server::conn::Server;
 use crate::server::connect::{ConnectError, Fresh, cancel_at};
 use crate::server::link::ServerLink;
 use crate::server::params::ParamSet;
+use crate::server::sql::SqlHeld;
 use crate::types::{BackendKey, ConnId, WorkerId};
 
 /// Connections of one shard that may be under way at once.
@@ -83,6 +84,9 @@ impl Shard {
         let reserve = self.reserve_due(now);
         if !reserve && self.share.stays_full(self.around.worker) {
             return Try::Denied(Denied::Pool);
+        }
+        if self.share.keeps_room() {
+            return Try::NotNow;
         }
         let retry = self.settings.borrow().server_login_retry;
         let Some(attempt) = self.share.begin_attempt(now, retry) else {
@@ -235,14 +239,11 @@ impl Shard {
         let (params, reported) = self.server_params(&fresh.parameters);
         let facts = recipe::facts(&fresh, target);
         let stream = fresh.stream.attach().ok()?;
-        let server = Server::new(
-            stream,
-            ServerLink::new(params, reported),
-            now,
-            epoch,
-            id,
-            Arc::new(facts),
-        );
+        let mut link = ServerLink::new(params, reported);
+        if self.recipe.borrow().database.connect_query.is_some() {
+            link.sql = SqlHeld::with_shared();
+        }
+        let server = Server::new(stream, link, now, epoch, id, Arc::new(facts));
         self.cards.borrow_mut().push(server.card.clone());
         Some(Box::new(Pooled { server, slot }))
     }

@@ -397,7 +397,7 @@ impl Session {
         if !self.flush(cx)? {
             return Ok(Flow::Wait);
         }
-        if self.held.len() > self.need {
+        if !self.held.is_empty() && self.held.len() >= self.need {
             let input = std::mem::take(&mut self.held);
             return self.begin(cx, now, &input);
         }
@@ -435,7 +435,7 @@ impl Session {
             return Ok(Flow::Again);
         }
         if input.len() < frame::HEADER_LEN && input.first() != Some(&from_client::TERMINATE) {
-            self.keep(input, frame::HEADER_LEN - 1);
+            self.keep(input, frame::HEADER_LEN);
             return Ok(Flow::Again);
         }
         if input[0] == from_client::TERMINATE {

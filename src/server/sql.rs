@@ -43,6 +43,12 @@ impl SqlSet {
         self.texts.contains_key(name)
     }
 
+    /// The names, sorted.
+    #[cfg(test)]
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.texts.keys().map(|name| &name[..])
+    }
+
     /// True if the names are the same in any encoding.
     pub fn is_ascii(&self) -> bool {
         self.texts.keys().all(|name| name.is_ascii())

@@ -384,7 +384,7 @@ impl Pooler {
         for client in &mut self.clients {
             assert_eq!(one_refusal(&client.got), one_refusal(&client.want));
             assert!(client.sent.is_empty() && client.next.is_none());
-            let known = client.statements.iter();
+            let known = client.statements.names.iter();
             let mut known: Vec<_> = known
                 .map(|(name, statement)| (name.to_vec(), statement.source.to_vec()))
                 .collect();

@@ -155,7 +155,7 @@ impl Deliver<'_> {
         match body {
             b"PREPARE\0" => self.link.sql.note_changed(),
             b"DEALLOCATE\0" => match self.link.owed.head_note() {
-                Some(Note::Dropped { name }) => self.statements.remove(name),
+                Some(Note::Dropped { name }) => drop(self.statements.names.remove(name)),
                 Some(Note::Unnamed { .. }) => {}
                 _ => self.link.sql.note_changed(),
             },
@@ -208,7 +208,7 @@ impl Deliver<'_> {
     /// The pooler's name of a statement, and a client's name of it.
     fn names_of(&self, id: u64) -> Option<(Box<[u8]>, &[u8])> {
         let name = format!("{}{id}", prepared::NAME_PREFIX).into_bytes();
-        Some((name.into(), self.statements.name_of(id)?))
+        Some((name.into(), self.statements.names.name_of(id)?))
     }
 
     /// True if the name that the server misses, in executing something, is one that the client has given by the protocol.
@@ -224,7 +224,7 @@ impl Deliver<'_> {
         });
         quoted.is_some_and(|name| {
             let mut notes = owed.notes();
-            self.statements.contains(name) && !notes.any(|note| note.concerns(name, None))
+            self.statements.names.contains(name) && !notes.any(|note| note.concerns(name, None))
         })
     }
 

@@ -120,8 +120,8 @@ impl Forward<'_> {
         if self.rules.refuse_simple {
             return Err(ClientError::new("PQexec disallowed"));
         }
-        let watched =
-            self.rules.rewrite && !(self.link.prepared.is_empty() && self.statements.is_empty());
+        let watched = self.rules.rewrite
+            && !(self.link.prepared.is_empty() && self.statements.names.is_empty());
         let suspect = watched && {
             let rest = splice.rest();
             let text = &rest[HEADER_LEN..rest.len().min(header.total as usize)];

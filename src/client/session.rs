@@ -922,7 +922,7 @@ impl Session {
         let State::Attached(lease) = &mut self.state else {
             return Ok(());
         };
-        self.card.prepared.set(self.statements.len());
+        self.card.prepared.set(self.statements.names.len());
         if lease.link.events.is_empty() || !lease.link.from_server.at_boundary() {
             return Ok(());
         }

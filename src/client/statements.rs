@@ -10,14 +10,13 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
+use super::names::{NAMES_BYTES_MAX, NAMES_MAX, Names};
 use crate::error::ClientError;
 use crate::server::lexer;
 use crate::server::link::ServerLink;
 use crate::server::owed::{Event, Kind, Origin};
 use crate::server::prepared::{
-    DUMMY_NAME, LOOKED_AT_MAX, NAME_PREFIX, Note, Presence, Statement, StatementCache,
+    DUMMY_NAME, LOOKED_AT_MAX, NAME_PREFIX, Note, Presence, Statement, StatementCache, key_of,
     may_drop_statements,
 };
 use crate::server::sql::SqlNames;
@@ -28,17 +27,16 @@ use crate::wire::startup::split_cstr;
 use crate::wire::tag::from_client as tag;
 use crate::wire::{build, read};
 
-/// The most names that one client may have in use.
-pub const NAMES_MAX: usize = 65_536;
 /// The largest Parse message of a named statement: it has to be held whole.
 pub const PARSE_LEN_MAX: u64 = 64 << 20;
 /// The most bytes of a message in which its names must end.
 pub const NAMES_LEN_MAX: usize = 16 << 10;
 
-/// The client's names and the statements they stand for. An empty map allocates nothing.
+/// What one client has prepared, by the protocol and by SQL.
 #[derive(Debug, Default)]
 pub struct Statements {
-    by_name: HashMap<Box<[u8]>, Arc<Statement>>,
+    /// Its names and the statements they stand for.
+    pub names: Names,
     /// What the client has prepared by SQL.
     pub sql: SqlNames,
     /// A DEALLOCATE that the client has parsed and not executed yet.
@@ -59,34 +57,6 @@ struct DroppingPortal {
 }
 
 impl Statements {
-    /// How many names are in use.
-    pub fn len(&self) -> usize {
-        self.by_name.len()
-    }
-
-    /// True if no name is in use.
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
-
-    /// The client's names and what they stand for.
-    #[cfg(test)]
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
-        self.by_name
-            .iter()
-            .map(|(name, statement)| (&name[..], statement))
-    }
-
-    /// True if the client has given this name by the protocol.
-    pub fn contains(&self, name: &[u8]) -> bool {
-        self.by_name.contains_key(name)
-    }
-
-    /// The name is free again.
-    pub fn remove(&mut self, name: &[u8]) {
-        self.by_name.remove(name);
-    }
-
     /// True if an Execute may be that of a DEALLOCATE.
     pub fn may_drop(&self) -> bool {
         self.drops.is_some()
@@ -95,13 +65,6 @@ impl Statements {
     /// A Query: the unnamed statement is gone.
     pub fn note_query(&mut self) {
         self.drops = None;
-    }
-
-    /// A name by which the client knows the statement with this number.
-    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
-        let mut all = self.by_name.iter();
-        let (name, _) = all.find(|(_, statement)| statement.id == id)?;
-        Some(name)
     }
 }
 
@@ -180,7 +143,7 @@ impl Rewriter<'_> {
         if self.must_wait(&name, None) {
             return Some(self.wait(splice));
         }
-        if !self.statements.contains(&name) {
+        if !self.statements.names.contains(&name) {
             return None;
         }
         self.statements.note_query();
@@ -225,7 +188,7 @@ impl Rewriter<'_> {
         if self.must_wait(&name, None) {
             return self.wait(splice);
         }
-        if !self.statements.contains(&name) {
+        if !self.statements.names.contains(&name) {
             return self.pass(Kind::Parse, total, splice);
         }
         let source = [deallocate_dummy().as_bytes(), b"\0", types].concat();
@@ -253,10 +216,11 @@ impl Rewriter<'_> {
         {
             return Ok(self.wait(splice));
         }
-        let was = dropped.and_then(|name| self.statements.by_name.remove_entry(&name));
+        let names = &mut self.statements.names;
+        let was = dropped.and_then(|name| Some((names.remove(&name)?, name)));
         let note = match was {
             // If it fails, so does all that follows up to the Sync: there the name is free until then.
-            Some((name, was)) => {
+            Some((was, name)) => {
                 self.prepare_dummy(splice);
                 Some(Note::Unnamed { name, was })
             }
@@ -290,10 +254,10 @@ impl Rewriter<'_> {
             return Ok(Step::NeedBytes(total));
         };
         let (name, source) = read::parse(body).ok_or(ClientError::new("broken Parse packet"))?;
-        if self.link.sql.holds(name) {
+        if self.link.sql.holds(key_of(name)) {
             return Ok(self.parse_taken(total as u64, splice));
         }
-        let known = self.statements.by_name.get(name).cloned();
+        let known = self.statements.names.get(name).cloned();
         let new = self.cache.statement(source);
         let on_server = known.as_ref().unwrap_or(&new);
         if self.must_wait(name, Some(on_server.id)) {
@@ -326,12 +290,15 @@ impl Rewriter<'_> {
         statement: Arc<Statement>,
         splice: &mut Splice,
     ) -> Result<(), ClientError> {
-        if self.statements.by_name.len() >= NAMES_MAX {
-            return Err(ClientError::new("too many prepared statements"));
+        if !self.statements.names.has_room_for(name, &statement) {
+            let text = format!(
+                "too many prepared statements: a client may have {NAMES_MAX} of them, and {} megabytes of text (use Close or \
+                 DEALLOCATE)",
+                NAMES_BYTES_MAX >> 20
+            );
+            return Err(ClientError::with(text));
         }
-        self.statements
-            .by_name
-            .insert(name.into(), statement.clone());
+        self.statements.names.insert(name, statement.clone());
         let known = self.link.prepared.touch(statement.id);
         let sent = known != Presence::Ready || !self.can_answer_parse();
         if sent && known != Presence::Missing {
@@ -393,7 +360,7 @@ impl Rewriter<'_> {
         if name.is_empty() {
             return Ok(self.pass(Kind::Bind, total, splice));
         }
-        let known = self.statements.by_name.get(name).cloned();
+        let known = self.statements.names.get(name).cloned();
         if self.must_wait(name, known.as_ref().map(|known| known.id)) {
             return Ok(self.wait(splice));
         }
@@ -444,7 +411,7 @@ impl Rewriter<'_> {
             return Ok(Step::NeedBytes(total));
         };
         let (_, name) = read::target(body).ok_or(ClientError::new(broken))?;
-        let known = self.statements.by_name.get(name).cloned();
+        let known = self.statements.names.get(name).cloned();
         let needed = known.as_ref().filter(|_| kind == Kind::Describe);
         if self.must_wait(name, needed.map(|known| known.id)) {
             return Ok(self.wait(splice));
@@ -453,7 +420,7 @@ impl Rewriter<'_> {
             return Ok(self.unknown(kind, name, total, splice));
         };
         if kind == Kind::Close {
-            self.statements.by_name.remove(name);
+            self.statements.names.remove(name);
             let note = Note::Unnamed {
                 name: name.into(),
                 was: statement,
@@ -485,7 +452,7 @@ impl Rewriter<'_> {
             splice.skip(total);
             return Step::Done;
         }
-        if kind == Kind::Close && self.link.sql.holds(name) {
+        if kind == Kind::Close && self.link.sql.holds(key_of(name)) {
             self.link.sql.note_changed();
         }
         self.pass(kind, total as u64, splice)
@@ -528,7 +495,7 @@ impl Rewriter<'_> {
 
     /// True if there is anything that could be dropped.
     fn watches(&self) -> bool {
-        !(self.link.prepared.is_empty() && self.statements.is_empty())
+        !(self.link.prepared.is_empty() && self.statements.names.is_empty())
     }
 
     /// Makes sure that the server has the statement when the next message reaches it.
@@ -623,7 +590,7 @@ fn confirm(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink) {
     link.prepared.remove(statement.id);
     link.tainted = true;
     if let Some(names) = names {
-        names.by_name.insert(name.clone(), new.clone());
+        names.names.insert(name, new.clone());
     }
 }
 
@@ -631,7 +598,7 @@ fn take_back(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink)
     match note {
         Note::Named { name, now, sent } => {
             if let Some(names) = names {
-                names.by_name.remove(name);
+                names.names.remove(name);
             }
             if *sent {
                 link.prepared.remove(now.id);
@@ -639,7 +606,7 @@ fn take_back(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink)
         }
         Note::Unnamed { name, was } => {
             if let Some(names) = names {
-                names.by_name.insert(name.clone(), was.clone());
+                names.names.insert(name, was.clone());
             }
         }
         Note::OnServer(statement) => link.prepared.remove(statement.id),
@@ -650,20 +617,20 @@ fn take_back(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink)
 
 /// The server has dropped all its statements at the client's demand: only those named by requests still in flight remain.
 pub fn forget_all(names: &mut Statements, link: &mut ServerLink) {
-    names.by_name.clear();
+    names.names.clear();
     names.sql = None;
     link.prepared.clear();
     link.sql.clear();
     for note in link.owed.notes() {
         match note {
             Note::Named { name, now, sent } => {
-                names.by_name.insert(name.clone(), now.clone());
+                names.names.insert(name, now.clone());
                 if *sent {
                     link.prepared.insert(now.clone());
                 }
             }
             Note::Unnamed { name, .. } => {
-                names.by_name.remove(name);
+                names.names.remove(name);
             }
             Note::OnServer(statement) => link.prepared.insert(statement.clone()),
             Note::OffServer(statement) => link.prepared.remove(statement.id),

@@ -47,6 +47,11 @@ pub fn named_in(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// What PostgreSQL compares of a statement's name: 63 bytes.
+pub fn key_of(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(63)]
+}
+
 /// The number of a statement by the pooler's name for it.
 pub fn id_of(name: &[u8]) -> Option<u64> {
     let digits = name.strip_prefix(NAME_PREFIX.as_bytes())?;
@@ -120,12 +125,18 @@ pub struct StatementCache {
 struct Known {
     statements: HashSet<BySource>,
     last_id: u64,
-    /// Size at which unused statements are looked for.
+    /// Bytes of their texts.
+    bytes: usize,
+    /// Number at which unused statements are looked for.
     sweep_at: usize,
+    /// Bytes at which unused statements are looked for.
+    sweep_at_bytes: usize,
 }
 
-/// Unused statements are not looked for below this number.
+/// Unused statements are not looked for below this number, unless their texts are long.
 const SWEEP_MIN: usize = 1024;
+/// Unused statements are not looked for below this number of bytes, unless there are many.
+const SWEEP_BYTES_MIN: usize = 4 << 20;
 
 impl StatementCache {
     /// The statement with this text and these types (see [`Statement::source`]).
@@ -148,6 +159,7 @@ impl StatementCache {
         if lexer::is_execute(source) {
             return statement;
         }
+        known.bytes += source.len();
         known.statements.insert(BySource(statement.clone()));
         known.sweep();
         statement
@@ -167,12 +179,17 @@ impl StatementCache {
 impl Known {
     /// Forgets statements that no client and no server has any more; amortised over the growth since the last time.
     fn sweep(&mut self) {
-        if self.statements.len() < self.sweep_at.max(SWEEP_MIN) {
+        if self.statements.len() < self.sweep_at.max(SWEEP_MIN)
+            && self.bytes < self.sweep_at_bytes.max(SWEEP_BYTES_MIN)
+        {
             return;
         }
         self.statements
             .retain(|statement| Arc::strong_count(&statement.0) > 1);
+        let lens = self.statements.iter().map(|known| known.0.source.len());
+        self.bytes = lens.sum();
         self.sweep_at = self.statements.len() * 2;
+        self.sweep_at_bytes = self.bytes * 2;
     }
 }
 
@@ -356,15 +373,19 @@ impl Note {
             }
             | Note::Duplicate {
                 name, statement, ..
-            } => **name == *of_client || Some(statement.id) == id,
+            } => is_same(name, of_client) || Some(statement.id) == id,
             Note::Named { name, .. } | Note::Unnamed { name, .. } | Note::Dropped { name } => {
-                **name == *of_client
+                is_same(name, of_client)
             }
             Note::OnServer(statement) | Note::OffServer(statement) => Some(statement.id) == id,
             Note::Suspect => true,
             Note::Taken => false,
         }
     }
+}
+
+fn is_same(name: &[u8], other: &[u8]) -> bool {
+    key_of(name) == key_of(other)
 }
 
 impl PartialEq for Statement {
@@ -405,6 +426,10 @@ mod tests {
             cache.statement(&n.to_be_bytes());
         }
         assert!(cache.len() <= 2 * SWEEP_MIN, "{}", cache.len());
+        for n in 0..10u8 {
+            cache.statement(&vec![n; SWEEP_BYTES_MIN / 2]);
+        }
+        assert!(cache.len() <= 4, "long ones sooner: {}", cache.len());
         assert!(Arc::ptr_eq(&kept, &cache.statement(b"kept")));
     }
 

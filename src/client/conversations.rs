@@ -247,7 +247,7 @@ impl Pooler {
             let before = server.postgres.by_sql.insert(name.to_vec(), text.to_vec());
             assert_eq!(before, None);
         }
-        server.link.sql.carried_out(wants, &[]);
+        server.link.sql.carried_out(wants, Vec::new());
         assert!(server.link.sql.agrees(wants));
     }
 

@@ -185,15 +185,10 @@ impl Deliver<'_> {
                 None
             }
             (Some(b"08P01"), _) if about != 0 => self.names_of(about),
-            (Some(b"26000"), _) => {
-                if self.is_of_protocol(fields.message) {
-                    build::message(splice.insert(), tag::ERROR_RESPONSE, |out| {
-                        with_hint(body, OF_PROTOCOL, out)
-                    });
-                    return Fate::Swallow;
-                }
-                self.missing(fields.message)
+            (Some(b"26000"), _) if self.executes() => {
+                return self.nothing_to_execute(body, fields.message, splice);
             }
+            (Some(b"26000"), _) => self.missing(fields.message),
             _ => None,
         };
         let Some((servers, clients)) = names else {
@@ -211,21 +206,38 @@ impl Deliver<'_> {
         Some((name.into(), self.statements.names.name_of(id)?))
     }
 
-    /// True if the name that the server misses, in executing something, is one that the client has given by the protocol.
-    fn is_of_protocol(&self, message: Option<&[u8]>) -> bool {
-        let owed = &self.link.owed;
-        if !matches!(owed.head_kind(), Some(Kind::Query | Kind::Execute)) {
-            return false;
+    /// True if the server answers something that may be an EXECUTE.
+    fn executes(&self) -> bool {
+        let head = self.link.owed.head_kind();
+        matches!(head, Some(Kind::Query | Kind::Execute))
+    }
+
+    /// The server has no statement of the name that stands in an EXECUTE: either it could not be prepared here, and what the
+    /// server said then is the better answer; or it was prepared by the protocol, and the client is told what to do.
+    fn nothing_to_execute(
+        &mut self,
+        body: &[u8],
+        message: Option<&[u8]>,
+        splice: &mut Splice,
+    ) -> Fate {
+        let Some(name) = message.and_then(quoted) else {
+            return Fate::Deliver;
+        };
+        let mut notes = self.link.owed.notes();
+        let is_certain = !notes.any(|note| note.concerns(name, None));
+        drop(notes);
+        if let Some(fault) = self.link.sql.fault_of(name) {
+            build::message(splice.insert(), tag::ERROR_RESPONSE, |out| {
+                out.extend_from_slice(fault)
+            });
+        } else if is_certain && self.statements.names.contains(name) {
+            build::message(splice.insert(), tag::ERROR_RESPONSE, |out| {
+                with_hint(body, OF_PROTOCOL, out)
+            });
+        } else {
+            return Fate::Deliver;
         }
-        let quoted = message.and_then(|message| {
-            let from = message.iter().position(|byte| *byte == b'"')?;
-            let to = message.iter().rposition(|byte| *byte == b'"')?;
-            message.get(from + 1..to)
-        });
-        quoted.is_some_and(|name| {
-            let mut notes = owed.notes();
-            self.statements.names.contains(name) && !notes.any(|note| note.concerns(name, None))
-        })
+        Fate::Swallow
     }
 
     /// The pooler's and the client's name of a statement that the server says it does not have.
@@ -267,6 +279,13 @@ fn must_be_whole(header: Header) -> bool {
         }
         _ => false,
     }
+}
+
+/// What stands between the first and the last double quote.
+fn quoted(message: &[u8]) -> Option<&[u8]> {
+    let from = message.iter().position(|byte| *byte == b'"')?;
+    let to = message.iter().rposition(|byte| *byte == b'"')?;
+    message.get(from + 1..to)
 }
 
 /// An ErrorResponse's body with one more field.

@@ -502,6 +502,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Flow, End> {
         self.shard.count(|stats| stats.server_assignment_count += 1);
+        self.follow_settings();
         lease.card.request_time.set(now);
         self.card.last_reply.set(now);
         if !self.suits(&mut lease) {
@@ -512,6 +513,15 @@ impl Session {
         self.link_with(lease);
         self.forward(cx, now, input, out)?;
         Ok(Flow::Again)
+    }
+
+    /// `max_prepared_statements` may have changed. Whoever has names that servers do not know keeps having them translated.
+    fn follow_settings(&mut self) {
+        let settings = self.shard.settings();
+        let max = settings.max_prepared_statements as usize;
+        let pooled = settings.pool_mode != PoolMode::Session;
+        self.rules.max_prepared = max;
+        self.rules.rewrite = pooled && max > 0 || !self.statements.names.is_empty();
     }
 
     /// True if the server can be used as it is.

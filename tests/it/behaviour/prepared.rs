@@ -409,3 +409,65 @@ async fn errors_speak_of_the_clients_names() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn their_limit_can_be_changed_while_running() {
+    not_in_pgbouncer!("it forwards the raw names once the limit is 0");
+    bounded(60, async {
+        let (_, _, mut ini) = setup().await;
+        let pooler = ini
+            .set("default_pool_size", 1)
+            .set("max_prepared_statements", 10)
+            .start()
+            .await;
+        let mut client = pooler.client("u_trust", "p").await;
+        for i in 0..8 {
+            parse(&mut client, &format!("s{i}"), &format!("SELECT {i}")).await;
+        }
+        let count = "SELECT count(*) FROM pg_prepared_statements";
+        assert_eq!(client.ok(count).await.value(), "8");
+        ini.set("max_prepared_statements", 3).write();
+        assert_eq!(pooler.console("RELOAD").await.error_text(), None);
+        parse(&mut client, "s8", "SELECT 8").await;
+        assert_eq!(client.ok(count).await.value(), "3");
+        ini.set("max_prepared_statements", 0).write();
+        assert_eq!(pooler.console("RELOAD").await.error_text(), None);
+        for i in 0..9 {
+            let value = run(&mut client, &format!("s{i}")).await.value();
+            assert_eq!(value, i.to_string());
+        }
+        // Names of new clients pass as they are.
+        let mut raw = pooler.client("u_trust", "p").await;
+        parse(&mut raw, "untouched", "SELECT 1").await;
+        let names = "SELECT count(*) FROM pg_prepared_statements WHERE name = 'untouched'";
+        assert_eq!(raw.ok(names).await.value(), "1");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_are_compared_by_their_first_63_bytes() {
+    not_in_pgbouncer!("it compares all of it");
+    bounded(60, async {
+        let (_, _, ini) = setup().await;
+        let pooler = ini.start().await;
+        let mut client = pooler.client("u_trust", "p").await;
+        let long = "n".repeat(63);
+        assert_eq!(
+            parse(&mut client, &format!("{long}x"), "SELECT 1")
+                .await
+                .tags(),
+            "1Z"
+        );
+        assert_eq!(run(&mut client, &format!("{long}y")).await.value(), "1");
+        let twice = parse(&mut client, &format!("{long}z"), "SELECT 2").await;
+        let text = format!("ERROR 42P05 prepared statement \"{long}z\" already exists");
+        assert_eq!(twice.error_text(), Some(text));
+        assert_eq!(
+            batch(&mut client, &[msg::close(b'S', &long)]).await.tags(),
+            "3Z"
+        );
+        assert!(run(&mut client, &long).await.error_text().is_some());
+    })
+    .await;
+}

@@ -348,8 +348,9 @@ impl Session {
         self.card.begin_waiting(now);
         *queued = true;
         if greeting.dedicated() {
+            let startup = greeting.startup(&self.params, &self.around.space);
             self.shard
-                .dial_dedicated(self.card.id, &self.ticket, greeting.startup(), now);
+                .dial_dedicated(self.card.id, &self.ticket, startup, now);
         } else if let Some(lease) = self.shard.checkout(&self.ticket, now) {
             *queued = false;
             lease.give_back(now);
@@ -379,7 +380,9 @@ impl Session {
             return Ok(Flow::Again);
         };
         let welcome = greeting.take_dedicated_welcome(&self.shard, self.card.id);
-        let (bytes, _) = greeting.compose(&welcome, &self.params, &self.around.space);
+        // Its own parameters are in the server's words already.
+        let own = ParamSet::default();
+        let (bytes, _) = greeting.compose(&welcome, &own, &self.around.space);
         let params = lease.link.params.clone();
         self.greeted(cx, Instant::now(), &bytes, params)?;
         self.link_with(lease);

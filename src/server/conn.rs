@@ -17,6 +17,7 @@ use super::prepared::PreparedSet;
 use super::sql::SqlHeld;
 use crate::net::buffer::Backlog;
 use crate::net::dial::Target;
+use crate::net::dns::Site;
 use crate::net::stream::{DetachedStream, Readable, Stream};
 use crate::types::{BackendKey, ConnId};
 use crate::wire::frame::{self, HEADER_LEN};
@@ -92,6 +93,8 @@ pub struct ServerFacts {
     pub key: BackendKey,
     /// Where it is connected to.
     pub target: Target,
+    /// Its host name's address, where it was found by name.
+    pub site: Option<Arc<Site>>,
     /// Remote address; `unix` for a Unix socket.
     pub addr: String,
     /// Remote port.
@@ -104,6 +107,13 @@ pub struct ServerFacts {
     pub tls: Option<&'static str>,
     /// When it was connected, by the wall clock.
     pub connect_time: SystemTime,
+}
+
+impl ServerFacts {
+    /// The host's name does not lead there any more.
+    pub fn is_misplaced(&self) -> bool {
+        self.site.as_ref().is_some_and(|site| site.is_gone())
+    }
 }
 
 /// A connection to PostgreSQL, logged in.

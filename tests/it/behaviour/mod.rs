@@ -11,6 +11,7 @@ mod parameters;
 mod peers;
 mod prepared;
 mod restart;
+mod rolling;
 mod signals;
 mod timeouts;
 mod tls;

@@ -438,7 +438,7 @@ fn check_open(visitor: &Visitor<'_>, database: &Database) -> Result<(), Ending> 
             "database \"{name}\" is disabled"
         )));
     }
-    if visitor.admission.is_shutting_down() {
+    if !visitor.admission.lets_in(visitor.peer.is_unix()) {
         return Err(Ending::fatal("pooler is shutting down"));
     }
     Ok(())

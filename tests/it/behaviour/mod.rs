@@ -16,6 +16,7 @@ mod peers;
 mod prepared;
 mod replication;
 mod restart;
+mod rolling;
 mod signals;
 mod sql_prepared;
 mod timeouts;

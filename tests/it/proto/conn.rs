@@ -233,6 +233,13 @@ impl Conn {
         }
     }
 
+    /// Waits until something has come, or the end. Nothing is lost when the future is dropped.
+    pub async fn has_input(&mut self) {
+        if self.start == self.buffer.len() {
+            self.read_more().await;
+        }
+    }
+
     /// The next frame; panics at the end of the stream.
     pub async fn frame(&mut self) -> Frame {
         self.next_frame()

@@ -11,6 +11,7 @@ mod parts;
 mod peers;
 mod start;
 
+pub use parts::tls_remarks;
 pub use start::run;
 
 use std::collections::{BTreeMap, HashMap};

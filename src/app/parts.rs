@@ -98,6 +98,22 @@ pub fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, String> {
     Ok(tls)
 }
 
+/// What of a configuration's TLS settings can't be followed here, for a report about it. Nothing if it would not be loaded.
+pub fn tls_remarks(
+    path: &Path,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Vec<String> {
+    let Ok(loaded) = crate::config::load(path, variables) else {
+        return Vec::new();
+    };
+    let of = |side: &'static str| {
+        let remarks = crate::net::tls::remarks(&tls_settings(&loaded.config.settings, side));
+        let named = move |remark| format!("{side}_tls_…: {remark}");
+        remarks.into_iter().map(named)
+    };
+    of("client").chain(of("server")).collect()
+}
+
 fn warn_of(remarks: Option<&[impl Display]>) {
     for remark in remarks.unwrap_or_default() {
         tracing::warn!("{remark}");
@@ -125,15 +141,22 @@ pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile,
     Err("broken auth file".to_owned())
 }
 
-/// Everything that follows from a configuration, or the first reason why it can't be put in force.
+/// Everything that follows from a configuration, or the first reason why it can't be put in force. `keep_tls`: what was loaded for
+/// TLS before goes on, whatever the settings say of it now.
 pub fn put_together(
     config: Config,
     constants: &Constants,
     before: Option<&InForce>,
+    keep_tls: bool,
 ) -> Result<InForce, String> {
     let settings = &config.settings;
-    let client_tls = client_tls(settings)?.map(Arc::new);
-    let server_tls = server_tls(settings)?.map(Arc::new);
+    let (client_tls, server_tls) = match before.filter(|_| keep_tls) {
+        Some(before) => (before.desk.tls.clone(), before.blueprint.tls.clone()),
+        None => (
+            client_tls(settings)?.map(Arc::new),
+            server_tls(settings)?.map(Arc::new),
+        ),
+    };
     let users = Arc::new(users(
         settings,
         before.map(|before| &*before.blueprint.users),

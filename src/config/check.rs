@@ -49,6 +49,15 @@ impl Report {
         }
     }
 
+    /// Adds a warning that could not be found here.
+    pub fn warn(&mut self, text: String) {
+        self.findings.push(Finding {
+            severity: Severity::Warning,
+            text,
+        });
+        self.findings.sort_by_key(|finding| finding.severity);
+    }
+
     /// Whether the configuration must not be used.
     pub fn has_errors(&self) -> bool {
         self.count(Severity::Error) > 0

@@ -5,6 +5,7 @@ mod cancel;
 mod console;
 mod fairness;
 mod limits;
+mod load_balance;
 mod modes;
 mod operate;
 mod parameters;
@@ -12,7 +13,9 @@ mod peers;
 mod prepared;
 mod replication;
 mod restart;
+mod settings_effect;
 mod signals;
+mod statistics;
 mod timeouts;
 mod tls;
 

@@ -1,7 +1,9 @@
 //! Building the parts and joining them: the one room that knows all the others.
 //!
-//! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration; `front`
-//! accepts connections and hands logged-in clients to workers; `cancel` follows cancel requests, to `peers` if need be; `office` is what the operator's side works with: reload, pause,
+//! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration, `rules` reads
+//! the files about who may come from where, and [`check`] looks all of that over without starting; `front` accepts connections
+//! and hands logged-in clients to workers; `cancel` follows cancel requests, to `peers` if need be; `office` is what the
+//! operator's side works with: reload, pause,
 //! shutdown, and the rows of every `SHOW`.
 
 mod cancel;
@@ -9,9 +11,10 @@ mod front;
 mod office;
 mod parts;
 mod peers;
+mod rules;
 mod start;
 
-pub use parts::tls_remarks;
+pub use rules::check;
 pub use start::run;
 
 use std::collections::{BTreeMap, HashMap};

@@ -399,6 +399,10 @@ impl Worker {
                 .in_scope(&scope)
                 .iter()
                 .for_each(|shard| self.renew(shard, now)),
+            Control::RetireMisplaced => self
+                .each_shard()
+                .iter()
+                .for_each(|shard| shard.retire_misplaced(now)),
             Control::Pause(scope, paused) => self.pause(scope, paused, now),
             Control::IsQuiet(scope, reply) => {
                 let _ = reply.send(self.in_scope(&scope).iter().all(|shard| shard.is_quiet()));

@@ -2,6 +2,7 @@
 
 use tracing::info;
 
+use super::gate;
 use super::proof::{self, Claim};
 use super::request::Request;
 use super::visitor::{Ending, Visitor};
@@ -44,10 +45,11 @@ pub(super) async fn log_in(
     let guards = enter_console(visitor, &request, role, socket)?;
     log_attempt(visitor, &request)?;
     let role = role.ok_or_else(|| Ending::fatal("not allowed"))?;
+    let method = gate::method(visitor, &request).await?;
     let claim = Claim {
         name: &request.user,
         user: user.as_ref(),
-        method: visitor.desk.method(),
+        method: &method,
     };
     proof::prove(visitor, claim).await?;
     let name = if is_any {

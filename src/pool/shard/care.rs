@@ -166,6 +166,24 @@ impl Shard {
         }
     }
 
+    /// Servers at addresses that their hosts' names have no more: resting ones are closed, busy ones when they come free.
+    pub fn retire_misplaced(self: &Rc<Self>, now: Instant) {
+        let cards = self.cards();
+        let misplaced = cards.iter().filter(|card| card.facts.is_misplaced());
+        let found = misplaced.map(|card| card.close_needed.set(true)).count();
+        if found == 0 {
+            return;
+        }
+        self.share.outdate_welcome();
+        let resting = self
+            .core
+            .borrow_mut()
+            .remove_resting(|pooled| pooled.server.card.facts.is_misplaced());
+        self.close_all(resting, Reason::Stale);
+        self.show();
+        self.pump(now);
+    }
+
     /// Nothing is here any more: no client, no server, no attempt.
     pub fn is_empty(&self) -> bool {
         let core = self.core.borrow();

@@ -212,6 +212,7 @@ impl House {
             database: Arc::new(Database::new(&key.database)),
             forced_user: false,
             tls: None,
+            dns: Default::default(),
             tcp: TcpOptions::default(),
             unix_socket_dir: self.dir.path().display().to_string(),
             log_connections: false,

@@ -114,6 +114,17 @@ pub fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, String> {
     Ok(tls)
 }
 
+/// What of the TLS settings can't be followed here, with the setting of each side to which it belongs.
+pub fn tls_remarks(settings: &Settings) -> Vec<(&'static str, String)> {
+    let of = |side, place| {
+        let remarks = crate::net::tls::remarks(&tls_settings(settings, side));
+        remarks.into_iter().map(move |remark| (place, remark))
+    };
+    of("client", "client_tls_sslmode")
+        .chain(of("server", "server_tls_sslmode"))
+        .collect()
+}
+
 fn warn_of(remarks: Option<&[impl Display]>) {
     for remark in remarks.unwrap_or_default() {
         tracing::warn!("{remark}");
@@ -231,15 +242,22 @@ fn ldap_ca_file(variable: Option<OsString>, files: &[&str]) -> Option<PathBuf> {
     named.filter(|path| path.is_file())
 }
 
-/// Everything that follows from a configuration, or the first reason why it can't be put in force.
+/// Everything that follows from a configuration, or the first reason why it can't be put in force. `keep_tls`: what was loaded for
+/// TLS before goes on, whatever the settings say of it now.
 pub fn put_together(
     config: Config,
     constants: &Constants,
     before: Option<&InForce>,
+    keep_tls: bool,
 ) -> Result<InForce, String> {
     let settings = &config.settings;
-    let client_tls = client_tls(settings)?.map(Arc::new);
-    let server_tls = server_tls(settings)?.map(Arc::new);
+    let (client_tls, server_tls) = match before.filter(|_| keep_tls) {
+        Some(before) => (before.desk.tls.clone(), before.blueprint.tls.clone()),
+        None => (
+            client_tls(settings)?.map(Arc::new),
+            server_tls(settings)?.map(Arc::new),
+        ),
+    };
     let users = Arc::new(users(
         settings,
         before.map(|before| &*before.blueprint.users),

@@ -8,6 +8,7 @@ mod fairness;
 mod hba;
 mod ldap;
 mod limits;
+mod load_balance;
 mod modes;
 mod operate;
 mod pam;
@@ -17,8 +18,10 @@ mod prepared;
 mod replication;
 mod restart;
 mod rolling;
+mod settings_effect;
 mod signals;
 mod sql_prepared;
+mod statistics;
 mod timeouts;
 mod tls;
 

@@ -112,6 +112,14 @@ pub struct Change {
     pub ours: Vec<String>,
 }
 
+impl Change {
+    pub fn print(&self) {
+        self.theirs.iter().for_each(|l| println!("pgbouncer: {l}"));
+        self.ours.iter().for_each(|l| println!("pgweir:    {l}"));
+        println!();
+    }
+}
+
 /// The smallest set of changed lines between two transcripts, neighbours together.
 pub fn changes(theirs: &str, ours: &str) -> Vec<Change> {
     let mut out: Vec<Change> = Vec::new();

@@ -13,6 +13,7 @@ use crate::auth::scram::MockSeed;
 use crate::client::login::Desk;
 use crate::config::{AuthType, Config, Settings};
 use crate::logs::{Facility, LogOptions, SyslogOptions};
+use crate::net::dns::{Resolver, Rules};
 use crate::net::listen::ListenOptions;
 use crate::net::options::TcpOptions;
 use crate::net::tls::{ClientTls, ServerTls, SslMode, TlsSettings};
@@ -25,6 +26,17 @@ pub struct Constants {
     pub tracked: Arc<Tracked>,
     /// From which unknown users' exchanges are made up.
     pub mock: Arc<MockSeed>,
+    /// Who knows the addresses of host names.
+    pub dns: Resolver,
+}
+
+/// How long what is known of host names is good.
+pub fn dns_rules(settings: &Settings) -> Rules {
+    Rules {
+        max_ttl: settings.dns_max_ttl,
+        nxdomain_ttl: settings.dns_nxdomain_ttl,
+        zone_check_period: settings.dns_zone_check_period,
+    }
 }
 
 /// Options of TCP sockets.
@@ -138,18 +150,32 @@ pub fn put_together(
         settings,
         before.map(|before| &*before.blueprint.users),
     )?);
+    let rules = super::rules::load_or_log(settings)?;
     let tcp = tcp_options(settings);
     let config = Arc::new(config);
     let uid = nix::unistd::geteuid().as_raw();
     let (tracked, mock) = (constants.tracked.clone(), constants.mock.clone());
+    let mut desk = Desk::new(
+        config.clone(),
+        users.clone(),
+        client_tls,
+        tracked,
+        mock,
+        uid,
+    );
+    if let Some(before) = before {
+        desk.keep_unchanged(&before.desk);
+    }
     Ok(InForce {
         blueprint: Arc::new(Blueprint {
-            config: config.clone(),
-            users: users.clone(),
+            config,
+            users,
+            server_users: desk.server_users.clone(),
             tls: server_tls,
+            dns: constants.dns.clone(),
             tcp,
         }),
-        desk: Arc::new(Desk::new(config, users, client_tls, tracked, mock, uid)),
+        desk: Arc::new(desk.with_rules(rules)),
     })
 }
 

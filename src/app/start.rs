@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -21,6 +22,7 @@ use crate::client::login::{ConsoleLogin, ConsoleRole};
 use crate::client::who::Who;
 use crate::config::{CONSOLE_DATABASE, Config};
 use crate::logs::{self, LogHandle};
+use crate::net::dns::Resolver;
 use crate::net::listen::{BoundListener, bind_tcp, bind_unix};
 use crate::net::prefixed::Prefixed;
 use crate::net::stream::PeerAddr;
@@ -73,6 +75,7 @@ fn try_run(run: Run) -> Result<(), Failure> {
     let constants = Constants {
         tracked: Arc::new(Tracked::new(&settings.track_extra_parameters)),
         mock: Arc::new(MockSeed::random().map_err(|error| error.to_string())?),
+        dns: Resolver::new(parts::dns_rules(settings), settings.resolv_conf.clone()),
     };
     let pidfile = settings.pidfile.clone();
     if let Some(pidfile) = &pidfile
@@ -209,6 +212,8 @@ impl Process {
             admission: Arc::new(Admission::new()),
             mailboxes,
             cancel_keys: Arc::default(),
+            cancels: Default::default(),
+            peers: Default::default(),
             orders: Mutex::new(Orders::default()),
             orders_changed: watch::Sender::new(0),
             autodbs: Mutex::default(),
@@ -231,7 +236,9 @@ impl Process {
                 .name(format!("worker-{id}"))
                 .spawn(move || run_worker(outfit, mail))?;
         }
+        app.peers.renew(&config);
         let closing = open_doors(&app, &logins, listeners)?;
+        logins.spawn(watch_names(app.clone()));
         app.ensure_pools();
         let ended = LocalSet::new().block_on(
             &control,
@@ -289,6 +296,18 @@ fn open_doors(
     Ok(doors)
 }
 
+/// Has names that are in use looked up again in time, and tells the workers when servers are not where they should be.
+async fn watch_names(app: Arc<App>) {
+    let dns = app.in_force().blueprint.dns.clone();
+    let mut changes = dns.changes();
+    let tell = async {
+        while changes.changed().await.is_ok() {
+            app.tell_workers(|| Control::RetireMisplaced);
+        }
+    };
+    tokio::join!(dns.keep_watch(), tell);
+}
+
 async fn control_loop(
     app: Arc<App>,
     mut signals: Signals,
@@ -298,7 +317,7 @@ async fn control_loop(
 ) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(
-        "process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: system, tls: rustls",
+        "process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: hickory, tls: rustls",
         crate::COMPATIBLE_VERSION
     );
     readiness.ready();
@@ -344,7 +363,7 @@ async fn wait_for_end(app: Arc<App>, mode: ShutdownMode) {
             tracing::info!("server connections dropped, exiting");
         }
         ShutdownMode::WaitForClients => {
-            while app.admission.sockets() > 0 {
+            while app.admission.sockets() > 0 || app.cancels.load(Relaxed) > 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
             tracing::info!("client connections dropped, exiting");
@@ -406,34 +425,34 @@ async fn log_stats(app: &App) {
 }
 
 async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
-    let login = *login;
-    let Ok(mut stream) = login.stream.attach() else {
+    let ConsoleLogin { guest, user, role } = *login;
+    let Ok(mut stream) = guest.stream.attach() else {
         return;
     };
     let listen_port = app.config_now().settings.listen_port;
     let who = Who {
-        id: login.id,
+        id: guest.id,
         database: Some(CONSOLE_DATABASE),
-        user: Some(&login.user),
-        peer: login.peer,
+        user: Some(&user),
+        peer: guest.peer,
         listen_port,
     };
     let key = app.new_key(super::KeyHolder::Console);
-    let (addr, port) = match login.peer {
+    let (addr, port) = match guest.peer {
         PeerAddr::Tcp(addr) => (addr.ip().to_string(), addr.port()),
         PeerAddr::Unix { .. } => ("unix".to_owned(), listen_port),
     };
     let local = stream.local_addr().ok().flatten();
     let user = ConsoleUser {
-        role: match login.role {
+        role: match role {
             ConsoleRole::Admin => Role::Admin,
             ConsoleRole::Stats => Role::Stats,
         },
         who: who.to_string(),
         key: key.0,
-        parameters: app.named_parameters(&login.params),
+        parameters: app.named_parameters(&guest.params),
         row: SocketRow {
-            user: login.user.clone(),
+            user: user.clone(),
             database: CONSOLE_DATABASE.to_owned(),
             replication: "none",
             state: "idle",
@@ -441,30 +460,30 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
             port,
             local_addr: local.map_or_else(|| "unix".to_owned(), |addr| addr.ip().to_string()),
             local_port: local.map_or(listen_port, |addr| addr.port()),
-            connect_time: login.connected_at,
-            request_time: login.connected_at,
+            connect_time: guest.connected_at,
+            request_time: guest.connected_at,
             wait: std::time::Duration::ZERO,
             close_needed: false,
-            ptr: login.id.ptr(),
+            ptr: guest.id.ptr(),
             link: None,
-            remote_pid: match login.peer {
+            remote_pid: match guest.peer {
                 PeerAddr::Unix { pid: Some(pid), .. } => pid as u32,
                 _ => 0,
             },
-            tls: login.tls.unwrap_or_default().to_owned(),
-            application_name: app.application_name(&login.params),
+            tls: guest.tls.unwrap_or_default().to_owned(),
+            application_name: app.application_name(&guest.params),
             prepared_statements: 0,
-            id: login.id.0,
+            id: guest.id.0,
         },
     };
-    if stream.write_all(&login.greeting).await.is_err() {
+    if stream.write_all(&guest.greeting).await.is_err() {
         return;
     }
-    let stream = Prefixed::new(stream, login.leftover);
+    let stream = Prefixed::new(stream, guest.leftover);
     let ending = console::serve(stream, &*app, &app.consoles, user).await;
     app.cancel_keys.lock().remove(&key);
     if app.config_now().settings.log_disconnections {
-        let age = login.connected.elapsed().as_secs();
+        let age = guest.connected.elapsed().as_secs();
         tracing::info!(%who, "closing because: {ending} (age={age}s)");
     }
 }

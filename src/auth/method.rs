@@ -1,6 +1,9 @@
 //! Which exchange a client meets: a decision over the configured method and the user's stored secret.
 //!
-//! Not here: finding the rule (HBA) and the user (file, query), checking certificates and peer ids, PAM and LDAP.
+//! Not here: finding the rule ([`hba`](super::hba)) and the user (file, query), checking certificates and peer ids, PAM and LDAP.
+
+use std::fmt;
+use std::sync::Arc;
 
 use super::scram::{MockSeed, ServerSecret};
 use super::secret::Secret;
@@ -8,7 +11,7 @@ use super::text;
 use super::user::User;
 
 /// The method in force for this client: `auth_type`, or what an HBA line says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Method {
     /// Everybody, whoever they say they are.
     Any,
@@ -24,8 +27,33 @@ pub enum Method {
     Md5,
     /// SCRAM-SHA-256.
     ScramSha256,
+    /// Who proves it to an LDAP server; the options, as an HBA line has them. They may hold a password.
+    Ldap(Arc<str>),
     /// Nobody (HBA only).
     Reject,
+}
+
+/// The word for it in HBA files, without options.
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Method::Any => "any",
+            Method::Trust => "trust",
+            Method::Cert => "cert",
+            Method::Peer => "peer",
+            Method::Plain => "password",
+            Method::Md5 => "md5",
+            Method::ScramSha256 => "scram-sha-256",
+            Method::Ldap(_) => "ldap",
+            Method::Reject => "reject",
+        })
+    }
+}
+
+impl fmt::Debug for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// What happens next with the client.
@@ -57,7 +85,7 @@ impl Exchange {
 
 /// Chooses. An unknown user (`None`) meets what a user with a plain secret would; see [`secret_of`] and [`scram_secret`]
 /// for what to check the answer against.
-pub fn decide(method: Method, user: Option<&User>) -> Exchange {
+pub fn decide(method: &Method, user: Option<&User>) -> Exchange {
     let has_scram = user.is_some_and(|user| matches!(user.secret(), Secret::Scram(_)));
     match method {
         Method::Any => Exchange::Accept,
@@ -68,6 +96,7 @@ pub fn decide(method: Method, user: Option<&User>) -> Exchange {
         Method::Md5 if has_scram => Exchange::Scram,
         Method::Md5 => Exchange::Md5,
         Method::ScramSha256 => Exchange::Scram,
+        Method::Ldap(_) => Exchange::Reject(text::LDAP_FAILED),
         Method::Reject => Exchange::Reject(text::REJECTED),
     }
 }
@@ -106,16 +135,19 @@ mod tests {
     use super::super::scram::ScramVerifier;
     use super::*;
 
-    const METHODS: [Method; 8] = [
-        Method::Any,
-        Method::Trust,
-        Method::Cert,
-        Method::Peer,
-        Method::Plain,
-        Method::Md5,
-        Method::ScramSha256,
-        Method::Reject,
-    ];
+    fn methods() -> [Method; 9] {
+        [
+            Method::Any,
+            Method::Trust,
+            Method::Cert,
+            Method::Peer,
+            Method::Plain,
+            Method::Md5,
+            Method::ScramSha256,
+            Method::Ldap("ldapbindpasswd=x".into()),
+            Method::Reject,
+        ]
+    }
 
     fn user(stored: &str) -> User {
         User::new(b"ann", Secret::parse(stored.as_bytes()))
@@ -148,12 +180,13 @@ mod tests {
             [Cleartext; 5],
             [Md5, Md5, Md5, Md5, Scram],
             [Scram; 5],
+            [Reject(text::LDAP_FAILED); 5],
             [Reject(text::REJECTED); 5],
         ];
-        for (method, row) in METHODS.into_iter().zip(expected) {
+        for (method, row) in methods().into_iter().zip(expected) {
             for (user, exchange) in users.iter().zip(row) {
                 assert_eq!(
-                    decide(method, user.as_ref()),
+                    decide(&method, user.as_ref()),
                     exchange,
                     "{method:?} {user:?}"
                 );
@@ -172,8 +205,14 @@ mod tests {
             "password authentication failed"
         );
         assert_eq!(Exchange::Scram.failure_text(), "SASL authentication failed");
-        let unknown = decide(Method::Trust, None).failure_text();
+        let unknown = decide(&Method::Trust, None).failure_text();
         assert_eq!(unknown, "\"trust\" authentication failed");
+    }
+
+    #[test]
+    fn options_are_not_printed() {
+        let method = Method::Ldap("ldapbindpasswd=x".into());
+        assert_eq!(format!("{method} {method:?}"), "ldap ldap");
     }
 
     #[test]

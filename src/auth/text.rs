@@ -20,6 +20,8 @@ pub const TRUST_FAILED: &str = "\"trust\" authentication failed";
 pub const CERTIFICATE_FAILED: &str = "certificate authentication failed";
 /// `peer`, and the process at the other end belongs to somebody else, or to an unknown user.
 pub const PEER_FAILED: &str = "unix socket login rejected";
+/// An LDAP server does not know the user or the password, or there is none to ask.
+pub const LDAP_FAILED: &str = "LDAP authentication failed";
 /// An HBA line says `reject`.
 pub const REJECTED: &str = "login rejected";
 /// `auth_query` found nobody.

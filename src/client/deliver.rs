@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::statements::{self, Statements};
+use crate::server::conn::drops_all_statements;
 use crate::server::link::ServerLink;
 use crate::server::owed::{Event, Fate, Kind};
 use crate::server::params::{Interner, ParamSet, Tracked};
@@ -142,8 +143,10 @@ impl Deliver<'_> {
     }
 
     fn command_complete(&mut self, body: &[u8]) {
-        if matches!(body, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
-            statements::forget_all(self.statements, self.link);
+        match body {
+            b"PREPARE\0" | b"DEALLOCATE\0" => self.link.sql.note_changed(),
+            _ if drops_all_statements(body) => statements::forget_all(self.statements, self.link),
+            _ => {}
         }
     }
 

@@ -18,6 +18,7 @@ use crate::server::owed::{Event, Kind, Origin};
 use crate::server::prepared::{
     LOOKED_AT_MAX, NAME_PREFIX, Note, Statement, StatementCache, may_drop_statements,
 };
+use crate::server::sql::SqlNames;
 use crate::types::TxStatus;
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::splice::Splice;
@@ -35,6 +36,8 @@ pub const NAMES_LEN_MAX: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub struct Statements {
     by_name: HashMap<Box<[u8]>, Arc<Statement>>,
+    /// What the client has prepared by SQL.
+    pub sql: SqlNames,
 }
 
 impl Statements {
@@ -120,6 +123,9 @@ impl Rewriter<'_> {
             return Ok(Step::NeedBytes(total));
         };
         let (name, source) = read::parse(body).ok_or(ClientError::new("broken Parse packet"))?;
+        if self.link.sql.holds(name) {
+            return Ok(self.parse_taken(total as u64, splice));
+        }
         let known = self.statements.by_name.get(name).cloned();
         let new = self.cache.statement(source);
         let on_server = known.as_ref().unwrap_or(&new);
@@ -133,6 +139,18 @@ impl Rewriter<'_> {
         }
         splice.skip(total);
         Ok(Step::Done)
+    }
+
+    /// The name is that of a statement prepared by SQL: the server knows how to refuse it. If anything that is not answered yet
+    /// drops it, that has to be known first; but a COPY is not answered before the client has said more.
+    fn parse_taken(&mut self, total: u64, splice: &mut Splice) -> Step {
+        let owed = &self.link.owed;
+        if !owed.is_answered() && !owed.is_copying_in() {
+            return self.wait(splice);
+        }
+        self.sent(Kind::Parse, Origin::Client, Some(Note::Taken));
+        splice.pass(self.link.to_server.begin(total, splice.rest().len()));
+        Step::Done
     }
 
     fn parse_new(
@@ -296,6 +314,9 @@ impl Rewriter<'_> {
             splice.skip(total);
             return Step::Done;
         }
+        if kind == Kind::Close && self.link.sql.holds(name) {
+            self.link.sql.note_changed();
+        }
         self.pass(kind, total as u64, splice)
     }
 
@@ -416,6 +437,7 @@ pub fn settle(link: &mut ServerLink, mut names: Option<&mut Statements>) {
 }
 
 fn confirm(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink) {
+    link.tainted |= matches!(note, Note::Taken);
     let Note::Duplicate {
         name,
         statement,
@@ -449,14 +471,16 @@ fn take_back(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink)
         }
         Note::OnServer(statement) => link.prepared.remove(statement.id),
         Note::OffServer(statement) => link.prepared.insert(statement.clone()),
-        Note::Duplicate { .. } | Note::Suspect => {}
+        Note::Duplicate { .. } | Note::Taken | Note::Suspect => {}
     }
 }
 
 /// The server has dropped all its statements at the client's demand: only those named by requests still in flight remain.
 pub fn forget_all(names: &mut Statements, link: &mut ServerLink) {
     names.by_name.clear();
+    names.sql = None;
     link.prepared.clear();
+    link.sql.clear();
     for note in link.owed.notes() {
         match note {
             Note::Named { name, now, sent } => {
@@ -470,7 +494,7 @@ pub fn forget_all(names: &mut Statements, link: &mut ServerLink) {
             }
             Note::OnServer(statement) => link.prepared.insert(statement.clone()),
             Note::OffServer(statement) => link.prepared.remove(statement.id),
-            Note::Duplicate { .. } | Note::Suspect => {}
+            Note::Duplicate { .. } | Note::Taken | Note::Suspect => {}
         }
     }
 }

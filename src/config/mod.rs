@@ -46,6 +46,7 @@ pub use self::table::SETTINGS;
 pub use self::value::CONSOLE_DATABASE;
 pub use self::words::{AuthType, LoadBalanceHosts, PoolMode, SslMode, TlsProtocols};
 
+pub use self::draft::Places;
 use self::draft::{Draft, Finished};
 
 /// A configuration that was read without mistakes.

@@ -145,7 +145,7 @@ impl AuthType {
     /// Whether this version has the method. The others are refused when the configuration is read: a pooler must
     /// never start with weaker checks than were asked for.
     pub fn is_available(self) -> bool {
-        !matches!(self, Self::Cert | Self::Hba | Self::Ldap | Self::Pam)
+        !matches!(self, Self::Ldap | Self::Pam)
     }
 }
 
@@ -327,8 +327,9 @@ mod tests {
     fn a_missing_method_is_refused() {
         for (word, available) in [
             ("md5", true),
-            ("hba", false),
-            ("cert", false),
+            ("hba", true),
+            ("cert", true),
+            ("pam", false),
             ("trust", true),
         ] {
             let read = AuthType::read(&Raw::plain(word), Kind::Word(AuthType::WORDS));

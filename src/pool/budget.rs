@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::auth::{Secret, User};
 use crate::config::PoolSettings;
 use crate::error::ClientError;
 use crate::types::{PoolKey, WorkerId};
@@ -171,6 +172,8 @@ pub struct PoolShare {
     user: Arc<Tally>,
     /// Connections that carry cancel requests.
     pub cancels: AtomicUsize,
+    /// Replication clients for whose own servers there was no room yet.
+    wishes: AtomicUsize,
     faces: Box<[Face]>,
     /// For each worker: when its oldest waiting client began to wait. Apart from the faces and close together, since everybody
     /// reads all of them with every query, and they hardly change while servers suffice.
@@ -185,6 +188,8 @@ pub struct PoolShare {
     /// Since when there are neither clients nor servers.
     unused_since: Stamp,
     welcome: RwLock<Option<Arc<Welcome>>>,
+    /// As whom servers are logged in to. Locked when one is connected, and when a client has logged in.
+    credentials: RwLock<Arc<User>>,
     epoch: AtomicU64,
     next_host: AtomicUsize,
     start: Instant,
@@ -231,6 +236,18 @@ impl Drop for Slot {
         } else {
             share.servers.wake(&share.poke);
         }
+    }
+}
+
+/// A client waits for a server of its own, until dropped: those who only borrow servers leave room for it.
+#[derive(Debug)]
+pub struct Wish {
+    share: Arc<PoolShare>,
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        self.share.wishes.fetch_sub(1, SeqCst);
     }
 }
 
@@ -323,6 +340,27 @@ impl PoolShare {
     pub fn is_crowded(&self) -> bool {
         let refuses = |tally: &Tally| tally.is_full() && tally.hungry.load(SeqCst) != 0;
         refuses(&self.database) || refuses(&self.user)
+    }
+
+    /// A client begins to wait for a server of its own.
+    pub fn wish(self: &Arc<Self>) -> Wish {
+        self.wishes.fetch_add(1, SeqCst);
+        Wish {
+            share: self.clone(),
+        }
+    }
+
+    /// The pool is full and a client waits for a server of its own, which cannot be lent to it: one that comes free is to be closed.
+    pub fn wants_room(&self) -> bool {
+        self.wishes.load(SeqCst) > 0 && self.servers.is_full()
+    }
+
+    /// What room there is left is for clients that wait for servers of their own. They are served first: in a pool that is always
+    /// busy no server would ever rest, and they would never get one.
+    pub fn keeps_room(&self) -> bool {
+        let wishes = self.wishes.load(SeqCst);
+        let limit = self.servers.limit.load(SeqCst);
+        wishes > 0 && limit != 0 && self.servers.count() + wishes >= limit
     }
 
     /// A server has come to rest: whoever was refused because of a limit that others share may want it closed.
@@ -506,6 +544,25 @@ impl PoolShare {
         }
     }
 
+    /// As whom, and with which secret, servers are logged in to from now on.
+    pub fn credentials(&self) -> Arc<User> {
+        self.credentials.read().clone()
+    }
+
+    /// A client has shown the secret that servers are to be logged in to with.
+    pub fn show_credentials(&self, user: &Arc<User>) {
+        if !Arc::ptr_eq(&*self.credentials.read(), user) {
+            *self.credentials.write() = user.clone();
+        }
+    }
+
+    /// What the configuration knows of the user; if that is no secret, one that a client has shown stays.
+    pub fn offer_credentials(&self, user: &Arc<User>) {
+        if !user.secret().is_none() {
+            self.show_credentials(user);
+        }
+    }
+
     /// The generation that servers must be of.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(SeqCst)
@@ -562,6 +619,11 @@ impl PoolShare {
     }
 }
 
+/// The user of a pool whose secret nobody has shown yet.
+fn nobody(key: &PoolKey) -> Arc<User> {
+    Arc::new(User::new(key.user.as_bytes(), Secret::None))
+}
+
 /// Every pool's shared part, and the counters that pools have in common.
 pub struct Budget {
     workers: usize,
@@ -610,6 +672,7 @@ impl Budget {
                 .clone(),
             user: known.users.entry(key.user.clone()).or_default().clone(),
             cancels: AtomicUsize::new(0),
+            wishes: AtomicUsize::new(0),
             faces: (0..self.workers).map(|_| Face::default()).collect(),
             waiting: (0..self.workers).map(|_| Stamp::default()).collect(),
             dialing: AtomicUsize::new(0),
@@ -618,6 +681,7 @@ impl Budget {
             lifetime_close: Stamp::default(),
             unused_since: Stamp::default(),
             welcome: RwLock::default(),
+            credentials: RwLock::new(nobody(key)),
             epoch: AtomicU64::new(0),
             next_host: AtomicUsize::new(0),
             start: self.start,

@@ -21,9 +21,11 @@ use self::error::{CONNECT_FAILED, CONNECT_TIMEOUT, CRASHED, DNS_FAILED, TLS_REFU
 use self::handshake::{Action, Handshake, Parameters};
 use super::inbox::{Inbox, InboxError};
 use crate::auth::{ServerLogin, User};
+use crate::net::dns::Site;
 use crate::net::tls::{self, ServerTls};
 use crate::net::{
-    DetachedStream, PeerAddr, Stream, Target, TcpOptions, dial, dial_addr, dial_unix, resolve,
+    DetachedStream, PeerAddr, Resolver, Stream, Target, TcpOptions, dial, dial_addr, dial_unix,
+    resolve,
 };
 use crate::types::BackendKey;
 use crate::wire::build;
@@ -35,12 +37,16 @@ use crate::wire::read;
 pub const LOGIN_MESSAGE_MAX: u32 = 65_536;
 /// Stands in for a `server_connect_timeout` of zero: without any, one silent server would hold its place in the pool for ever.
 pub const TIMEOUT_FALLBACK: Duration = Duration::from_secs(15);
+/// What each address of a name gets of the time at least, as far as there is any left.
+const SHARE_MIN: Duration = Duration::from_millis(500);
 
 /// All that one connection attempt needs.
 #[derive(Clone, Debug)]
 pub struct ConnectPlan {
     /// Where the server is.
     pub target: Target,
+    /// Who knows the addresses of host names.
+    pub dns: Resolver,
     /// Options of the socket.
     pub tcp: TcpOptions,
     /// How to encrypt; `None` for `server_tls_sslmode=disable`. Unix sockets are never encrypted.
@@ -70,6 +76,8 @@ pub struct Fresh {
     pub key: BackendKey,
     /// ParameterStatus in order; of one that came twice, the later value.
     pub parameters: Parameters,
+    /// Its host name's address, where it was found by name.
+    pub site: Option<Arc<Site>>,
     /// The server's address, or `unix`.
     pub addr: String,
     /// The server's port, also in the name of a Unix socket.
@@ -122,7 +130,7 @@ fn log_failure(plan: &ConnectPlan, error: &ConnectError, age: Duration) {
 }
 
 async fn establish(plan: &ConnectPlan, limit: Duration) -> Result<Fresh, ConnectError> {
-    let mut stream = open(plan, limit).await?;
+    let (mut stream, site) = open(plan, limit).await?;
     let local = stream.local_addr().map_err(|_| broken())?;
     if plan.log_connections {
         log_connected(plan, local);
@@ -142,6 +150,7 @@ async fn establish(plan: &ConnectPlan, limit: Duration) -> Result<Fresh, Connect
         stream: stream.detach().map_err(|_| broken())?,
         key,
         parameters,
+        site,
         addr,
         port,
         local_addr,
@@ -190,48 +199,60 @@ fn broken() -> ConnectError {
 
 // Getting through.
 
-async fn open(plan: &ConnectPlan, limit: Duration) -> Result<Stream, ConnectError> {
+/// A socket, and where it was found if by name.
+type Opened = (Stream, Option<Arc<Site>>);
+
+async fn open(plan: &ConnectPlan, limit: Duration) -> Result<Opened, ConnectError> {
+    let deadline = Instant::now() + limit;
     match &plan.target {
         Target::Unix { path } => {
             let dialled = dial_unix(path, limit).await;
-            dialled.map_err(|error| connect_failed(&plan.who, &error))
+            let stream = dialled.map_err(|error| connect_failed(&plan.who, &error))?;
+            Ok((stream, None))
         }
-        Target::Tcp { host, port } => match resolve(host, *port).await {
-            Ok(addrs) => open_any(plan, addrs, limit).await,
-            Err(error) => {
-                warn!("DNS lookup failed: {host}: {error}");
-                Err(ConnectError::Network(DNS_FAILED))
-            }
+        Target::Tcp { host, port } => match places(plan, host, *port).await {
+            Some(places) => open_any(plan, places, deadline).await,
+            None => Err(ConnectError::Network(DNS_FAILED)),
         },
     }
 }
 
-/// Tries the addresses of a name, each for its share of the time, so that one that swallows packets does not hide the others.
+type Place = (SocketAddr, Option<Arc<Site>>);
+
+/// The addresses to try, in this order; `None` if there are none, which has been logged.
+async fn places(plan: &ConnectPlan, host: &str, port: u16) -> Option<Vec<Place>> {
+    // No name has a colon. An address may also have a zone (`fe80::1%eth0`), whose number the system knows.
+    if host.contains(':') || host.parse::<IpAddr>().is_ok() {
+        let literal = resolve(host, port).await;
+        let logged = literal.inspect_err(|error| warn!("DNS lookup failed: {host}: {error}"));
+        let places = logged.ok()?.into_iter().map(|addr| (addr, None));
+        return Some(places.collect());
+    }
+    let sites = plan.dns.sites(host).await.ok()?.into_iter();
+    let places = sites.map(|site| (SocketAddr::new(site.ip, port), Some(site)));
+    Some(places.collect())
+}
+
+/// Tries one address after the other, each for its share of the time, so that one that swallows packets does not hide the others.
 async fn open_any(
     plan: &ConnectPlan,
-    mut addrs: Vec<SocketAddr>,
-    limit: Duration,
-) -> Result<Stream, ConnectError> {
-    turn(&mut addrs);
-    let share = limit / u32::try_from(addrs.len().max(1)).unwrap_or(u32::MAX);
+    places: Vec<Place>,
+    deadline: Instant,
+) -> Result<Opened, ConnectError> {
     let mut last = ConnectError::Network(CONNECT_FAILED);
-    for addr in addrs {
-        match dial_addr(addr, &plan.tcp, share).await {
-            Ok(stream) => return Ok(stream),
+    let mut left = u32::try_from(places.len()).unwrap_or(u32::MAX);
+    for (addr, site) in places {
+        let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
+        left = left.saturating_sub(1);
+        match dial_addr(addr, &plan.tcp, share.max(SHARE_MIN)).await {
+            Ok(stream) => return Ok((stream, site)),
             Err(error) => last = connect_failed(&plan.who, &error),
+        }
+        if let Some(site) = site {
+            plan.dns.note_unreachable(&site);
         }
     }
     Err(last)
-}
-
-/// Spreads connections over the addresses of a name: the resolver tends to give the same one first every time.
-fn turn(addrs: &mut [SocketAddr]) {
-    if addrs.len() > 1
-        && let Ok(random) = getrandom::u32()
-    {
-        let first = random as usize % addrs.len();
-        addrs.rotate_left(first);
-    }
 }
 
 /// The system's reason is worth a line, but not one that PgBouncer's log parsers would stumble over.

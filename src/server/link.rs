@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::owed::{Event, Kind, Origin, Owed};
 use super::params::ParamSet;
 use super::prepared::{Note, PreparedSet};
+use super::sql::SqlHeld;
 use crate::wire::frame::Passing;
 
 /// The protocol state of one server connection.
@@ -14,6 +15,8 @@ pub struct ServerLink {
     pub owed: Owed<Note>,
     /// The prepared statements it has.
     pub prepared: PreparedSet,
+    /// The statements prepared on it by SQL.
+    pub sql: SqlHeld,
     /// Its tracked parameters.
     pub params: Rc<ParamSet>,
     /// A bit for each tracked parameter that it reports.
@@ -38,6 +41,7 @@ impl ServerLink {
         ServerLink {
             owed: Owed::default(),
             prepared: PreparedSet::default(),
+            sql: SqlHeld::default(),
             params,
             reported,
             to_server: Passing::default(),

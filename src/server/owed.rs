@@ -194,6 +194,11 @@ impl<N> Owed<N> {
         self.lost
     }
 
+    /// True if all that was sent is answered, as far as it is answered before the next Sync.
+    pub fn is_answered(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// True if a batch that is complete has not been answered yet; that needs no Flush to happen.
     pub fn is_pipelined(&self) -> bool {
         self.queue.has_batch_end()

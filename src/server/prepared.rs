@@ -37,6 +37,12 @@ pub fn named_in(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// The number of a statement by the pooler's name for it.
+pub fn id_of(name: &[u8]) -> Option<u64> {
+    let digits = name.strip_prefix(NAME_PREFIX.as_bytes())?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// True if a query text may drop prepared statements: it contains the word DEALLOCATE or DISCARD.
 ///
 /// Only the beginning of a long text is looked at, and what functions do is not seen: a statement that is dropped unnoticed is
@@ -216,6 +222,11 @@ impl PreparedSet {
         self.statements.keys().copied()
     }
 
+    /// The connection has at most the statements with these numbers.
+    pub fn keep_only(&mut self, ids: &HashSet<u64>) {
+        self.statements.retain(|id, _| ids.contains(id));
+    }
+
     /// The connection has dropped all its statements.
     pub fn clear(&mut self) {
         self.statements.clear();
@@ -270,6 +281,9 @@ pub enum Note {
     OnServer(Arc<Statement>),
     /// A hidden Close: the server had the statement.
     OffServer(Arc<Statement>),
+    /// A Parse of a name that is taken by a statement prepared by SQL: it is going to fail. If it does not, the server has a
+    /// statement that is nobody's.
+    Taken,
     /// A request that may drop prepared statements: until it is answered, nobody knows which there are.
     Suspect,
 }
@@ -289,6 +303,7 @@ impl Note {
             Note::Named { name, .. } | Note::Unnamed { name, .. } => **name == *of_client,
             Note::OnServer(statement) | Note::OffServer(statement) => Some(statement.id) == id,
             Note::Suspect => true,
+            Note::Taken => false,
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct Claim<'a> {
     /// The user of that name; `None` for one who is unknown, who meets the same exchange and fails it.
     pub user: Option<&'a Arc<User>>,
     /// How it is to be proved.
-    pub method: Method,
+    pub method: &'a Method,
 }
 
 /// Holds the exchange. What still has to be sent (SCRAM's last message) is left in `visitor.outgoing`.

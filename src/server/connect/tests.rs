@@ -91,6 +91,7 @@ fn plan(target: Target) -> ConnectPlan {
     ];
     ConnectPlan {
         target,
+        dns: Default::default(),
         tcp: TcpOptions::default(),
         tls: None,
         timeout: Duration::from_secs(30),

@@ -3,14 +3,19 @@
 mod auth;
 mod cancel;
 mod console;
+mod dns;
 mod fairness;
+mod hba;
 mod limits;
 mod modes;
 mod operate;
 mod parameters;
+mod peers;
 mod prepared;
+mod replication;
 mod restart;
 mod signals;
+mod sql_prepared;
 mod timeouts;
 mod tls;
 

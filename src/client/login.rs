@@ -187,7 +187,8 @@ async fn log_in(visitor: &mut Visitor<'_>, socket: SocketGuard) -> Result<Arriva
 // Reading the request.
 
 fn read_request(visitor: &mut Visitor<'_>, startup: &Startup) -> Result<Request, Ending> {
-    visitor.user = startup.get(b"user").map(lossy);
+    let user = startup.get(b"user").filter(|name| !name.is_empty());
+    visitor.user = user.map(lossy);
     let settings = &visitor.desk.config.settings;
     let address = settings
         .application_name_add_host

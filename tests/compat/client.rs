@@ -265,6 +265,20 @@ impl Client {
         .await
     }
 
+    /// Everything up to the end, which may come within a message.
+    pub async fn rest(&mut self) -> String {
+        let Some(mut conn) = self.conn.take() else {
+            return "closed".to_string();
+        };
+        match tokio::time::timeout(PATIENCE, conn.until_closed_anyhow()).await {
+            Ok((frames, cut)) => {
+                let text = render::frames(&frames);
+                format!("{text} cut: {} closed", cut.escape_ascii())
+            }
+            Err(_) => "(silence)".to_string(),
+        }
+    }
+
     /// One byte, as the answer to an SSLRequest.
     pub async fn byte(&mut self) -> String {
         let Some(conn) = &mut self.conn else {

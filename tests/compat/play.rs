@@ -175,6 +175,7 @@ impl Player {
                 self.console("RELOAD").await;
             }
             ">" => self.console(rest).await,
+            "quit" => self.console.drop_connection(),
             "set" => self.set(rest).await,
             "try" => self.try_line(rest).await,
             "wait" => self.wait(rest).await,
@@ -576,6 +577,7 @@ impl Player {
                     }
                     "ext" => extended(&mut client, block, &key_of, &self.names).await,
                     "read" => read(&mut client, rest, &self.names).await,
+                    "rest" => client.rest().await,
                     "byte" => client.byte().await,
                     "tls" => client.upgrade(rest).await,
                     "silent" => {

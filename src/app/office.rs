@@ -53,8 +53,8 @@ impl App {
             .conffile
             .clone()
             .map_or_else(|| old.path.clone(), PathBuf::from);
-        let mut config = parts::load(&path, &self.variables).map_err(|path| {
-            tracing::error!("config file loading failed: {}", path.display());
+        let mut config = parts::load(&path, &self.variables).map_err(|_| {
+            tracing::warn!("config file loading failed");
             CommandError::ReloadFailed
         })?;
         for name in config.settings.keep_start_only(&old.settings) {

@@ -10,6 +10,8 @@
 //! | [`user`] | a name with its secret, and what was derived from it |
 //! | [`file`](mod@file) | `auth_file`: text to users |
 //! | [`server_users`] | as whom servers are logged in to |
+//! | [`inquiry`] | what a server answers to `auth_query` |
+//! | [`acquaintances`] | the users that `auth_query` has found |
 //! | [`method`] | which exchange a client meets |
 //! | [`cleartext`], [`md5`], [`scram`] | the exchanges |
 //! | [`server_login`] | our own login at a server, from its first request to its OK |
@@ -17,8 +19,10 @@
 //!
 //! Two rules hold in every file: an empty secret matches nothing, and secrets are compared in constant time.
 
+pub mod acquaintances;
 pub mod cleartext;
 pub mod file;
+pub mod inquiry;
 pub mod md5;
 pub mod method;
 pub mod scram;
@@ -28,6 +32,7 @@ pub mod server_users;
 pub mod text;
 pub mod user;
 
+pub use acquaintances::Acquaintances;
 pub use file::{AuthFile, FileProblem};
 pub use method::{Exchange, Method};
 pub use secret::Secret;

@@ -64,7 +64,9 @@ async fn prove_cleartext(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<
     let password =
         cleartext::password(&body).map_err(|error| Ending::fatal(error.client_text()))?;
     let secret = secret_of(claim.user.map(|user| &**user));
-    judge(cleartext::verify(claim.name, secret, password))
+    // A stored md5 hash is made with the name that goes with it, which is not the client's if `auth_query` gave another.
+    let name = claim.user.map_or(claim.name, |user| user.name());
+    judge(cleartext::verify(name, secret, password))
 }
 
 async fn prove_md5(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), Ending> {

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`wire`] | bytes to messages and back, pure |
 //! | [`net`] | sockets: listeners, TLS, dialling, moving a stream between runtimes |
-//! | [`auth`] | proofs, pure: SCRAM, md5, secrets |
+//! | [`auth`] | proofs and rules, pure: SCRAM, md5, secrets, HBA, ident maps |
 //! | [`server`] | one connection to PostgreSQL: login, owed replies, parameters, prepared statements |
 //! | [`pool`] | who gets which server, and when: a pure core, the budget all workers share, shards, leases |
 //! | [`client`] | one connected client: login, greeting, session, prepared statements |
@@ -44,7 +44,7 @@
 //! # The life of a query
 //!
 //! 1. [`net::listen`] accepts; [`client::login::receive`] reads the first packet: TLS, direct TLS, a cancel request, or start-up
-//!    parameters; then proofs are exchanged ([`auth::method`]).
+//!    parameters; then the rule that fits is found ([`auth::hba`]) and proofs are exchanged ([`auth::method`]).
 //! 2. The client is handed to the worker with the fewest of its pool, and becomes a [`client::session::Session`]; its
 //!    [`client::greeting`] leaves in one write.
 //! 3. Bytes arrive. They are read into the worker's scratch buffer; an idle client has no buffer of its own.
@@ -56,7 +56,8 @@
 //! 7. ReadyForQuery says idle, and nothing is owed: the lease goes home, perhaps straight to the client that has waited longest.
 //! 8. A client that vanishes inside a transaction leaves a server that is rolled back off the path of others, or closed if a query
 //!    runs. A server that vanishes leaves its client a proper ErrorResponse. A cancel request holds back the server that it aims at
-//!    until it is finished, so that it can't hit the next client.
+//!    until it is finished, so that it can't hit the next client; one whose key another process of the group gave out goes on to
+//!    that process.
 //!
 //! # Two decisions that differ from the usual
 //!

@@ -36,6 +36,46 @@ pub const WORKERS_MAX: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CancelKey(pub [u8; 8]);
 
+/// The bits of a key's last byte that count how often a request may still be forwarded.
+const CANCEL_TTL_BITS: u8 = 0b11;
+
+/// What a key of a peer group says besides its 45 random bits, in PgBouncer's layout: bytes 1 and 2 are the number of the process
+/// that gave it out, lower byte first; the lowest two bits of byte 7 are full at first, and count the forwardings down.
+impl CancelKey {
+    /// A key made of random bytes, its sign bit (as seen by clients that read a process number in it) clear. `peer_id` 0: this
+    /// process is in no group, and the rest stays random.
+    pub fn new(mut random: [u8; 8], peer_id: u16) -> CancelKey {
+        random[0] &= 0x7f;
+        if peer_id > 0 {
+            random[1..3].copy_from_slice(&peer_id.to_le_bytes());
+            random[7] |= CANCEL_TTL_BITS;
+        }
+        CancelKey(random)
+    }
+
+    /// The process that gave it out, if it was one of a group.
+    pub fn peer_id(self) -> u16 {
+        u16::from_le_bytes([self.0[1], self.0[2]])
+    }
+
+    /// As it was when it was given out by a process of a group, however often it has been forwarded since.
+    pub fn as_given_out(self) -> CancelKey {
+        let mut bytes = self.0;
+        bytes[7] |= CANCEL_TTL_BITS;
+        CancelKey(bytes)
+    }
+
+    /// As it goes to the next process; `None` if it has come far enough.
+    pub fn forwarded(self) -> Option<CancelKey> {
+        let mut bytes = self.0;
+        if bytes[7] & CANCEL_TTL_BITS == 0 {
+            return None;
+        }
+        bytes[7] -= 1;
+        Some(CancelKey(bytes))
+    }
+}
+
 /// The key with which the pooler may cancel a server's query: the server's own BackendKeyData.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackendKey(pub [u8; 8]);
@@ -82,6 +122,34 @@ impl TxStatus {
             b'T' => Some(TxStatus::InBlock),
             b'E' => Some(TxStatus::Failed),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_key_of_a_group_is_laid_out_as_pgbouncers() {
+        let key = CancelKey::new([0xff; 8], 0x0102);
+        assert_eq!(key.0, [0x7f, 2, 1, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        let alone = CancelKey::new([0xf0; 8], 0);
+        assert_eq!(alone.0, [0x70, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_is_forwarded_three_times_and_known_at_home_all_the_while(random: [u8; 8], id in 1u16..) {
+            let given = CancelKey::new(random, id);
+            let mut key = given;
+            for _ in 0..3 {
+                key = key.forwarded().unwrap();
+                prop_assert_eq!((key.peer_id(), key.as_given_out()), (id, given));
+                prop_assert_ne!(key, given);
+            }
+            prop_assert_eq!(key.forwarded(), None);
         }
     }
 }

@@ -1,45 +1,28 @@
 //! The front: connections are accepted, proved and handed to workers, on threads of their own below the workers' priority.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
+use super::cancel::{KeyGuard, cancel};
 use super::{App, KeyHolder};
 use crate::client::forward::Rules;
 use crate::client::greeting::Greeting;
 use crate::client::login::{Arrival, LoggedIn, Replication, receive};
-use crate::client::who::Who;
 use crate::config::{PoolMode, PoolSettings, Settings};
 use crate::net::listen::{AcceptError, Listener};
 use crate::net::stream::Stream;
-use crate::server::connect;
-use crate::types::{CancelKey, ConnId, PoolKey};
-use crate::worker::mail::{CancelAim, CancelAnswer, Mail, Newcomer};
+use crate::types::{CancelKey, PoolKey};
+use crate::worker::mail::{Mail, Newcomer};
 
 /// How long accepting pauses when the process has no descriptor left; PgBouncer pauses as long.
 const EXHAUSTED_PAUSE: Duration = Duration::from_secs(5);
-/// How often a cancel request that finds too many others on their way tries again.
-const CANCEL_RETRY: Duration = Duration::from_millis(50);
-
-/// How long a client that has asked for a cancellation may take to hear that its connection ends.
-const CANCEL_GOODBYE: Duration = Duration::from_secs(2);
 
 /// What is given back when a client has gone.
 struct Guards {
     _admission: crate::client::login::Guards,
     _key: KeyGuard,
-}
-
-struct KeyGuard {
-    app: Arc<App>,
-    key: CancelKey,
-}
-
-impl Drop for KeyGuard {
-    fn drop(&mut self) {
-        self.app.cancel_keys.lock().remove(&self.key);
-    }
 }
 
 /// Accepts connections until `closing` says that this listener is to be closed.
@@ -124,10 +107,7 @@ fn hand_over(app: &Arc<App>, client: LoggedIn) {
         settings,
         guards: Box::new(Guards {
             _admission: guest.guards,
-            _key: KeyGuard {
-                app: app.clone(),
-                key: cancel_key,
-            },
+            _key: KeyGuard::new(app.clone(), cancel_key),
         }),
         seat,
         stream: guest.stream,
@@ -170,85 +150,5 @@ fn greeting(
             startup.push((b"replication".to_vec(), word));
             startup
         }),
-    }
-}
-
-impl App {
-    /// A new cancel key: random, the sign bit of its first byte clear.
-    pub(super) fn new_key(&self, holder: KeyHolder) -> CancelKey {
-        loop {
-            let mut bytes = [0; 8];
-            if getrandom::fill(&mut bytes).is_err() {
-                // Without randomness a key could be guessed: one that nobody is told apart by is never entered.
-                return CancelKey(bytes);
-            }
-            bytes[0] &= 0x7f;
-            let key = CancelKey(bytes);
-            let mut keys = self.cancel_keys.lock();
-            if let std::collections::hash_map::Entry::Vacant(free) = keys.entry(key) {
-                free.insert(holder);
-                return key;
-            }
-        }
-    }
-}
-
-/// Delivers a cancel request and closes the connection that brought it, without a word.
-async fn cancel(app: &Arc<App>, key: CancelKey, mut stream: Stream) {
-    let holder = app.cancel_keys.lock().get(&key).copied();
-    let reason = match holder {
-        Some(KeyHolder::Client(worker, client)) => cancel_query(app, worker, client).await,
-        Some(KeyHolder::Console) if app.consoles.cancel(&key.0) => {
-            "successfully sent cancel request"
-        }
-        _ => "failed cancel request",
-    };
-    let settings = &app.in_force().blueprint.config.settings;
-    if settings.log_disconnections
-        && let Ok(peer) = stream.peer_addr()
-    {
-        let who = Who {
-            id: ConnId::next(),
-            database: None,
-            user: None,
-            peer,
-            listen_port: settings.listen_port,
-        };
-        tracing::info!(%who, "closing because: {reason} (age=0s)");
-    }
-    // Over TLS the client wants to be told properly that this is the end. One that does not listen is not waited for.
-    let _ = tokio::time::timeout(CANCEL_GOODBYE, stream.shutdown()).await;
-}
-
-async fn cancel_query(app: &Arc<App>, worker: usize, client: ConnId) -> &'static str {
-    let patience = app.in_force().blueprint.config.settings.cancel_wait_timeout;
-    let began = Instant::now();
-    loop {
-        let (reply, answer) = oneshot::channel();
-        if app.mailboxes[worker]
-            .send(Mail::Cancel(client, reply))
-            .is_err()
-        {
-            return "failed cancel request";
-        }
-        match answer.await {
-            Ok(CancelAnswer::Aim(aim)) => return deliver(aim).await,
-            Ok(CancelAnswer::Busy) if patience.is_zero() || began.elapsed() < patience => {
-                tokio::time::sleep(CANCEL_RETRY).await
-            }
-            Ok(CancelAnswer::Busy) => return "cancel_wait_timeout",
-            Ok(CancelAnswer::Nothing) | Err(_) => return "cancel request for idle client",
-        }
-    }
-}
-
-async fn deliver(aim: CancelAim) -> &'static str {
-    let sent =
-        connect::cancel_at(aim.target, aim.addr, aim.tcp, aim.tls, aim.key, aim.timeout).await;
-    drop(aim.guard); // from here on the server may serve others
-    if sent.is_ok() {
-        "successfully sent cancel request"
-    } else {
-        "failed cancel request"
     }
 }

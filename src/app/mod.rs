@@ -1,19 +1,26 @@
 //! Building the parts and joining them: the one room that knows all the others.
 //!
-//! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration; `front`
-//! accepts connections and hands logged-in clients to workers; `inquiry` asks a pool who a user is; `office` is what the operator's side works with: reload, pause,
+//! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration, `rules` reads
+//! the files about who may come from where, and [`check`] looks all of that over without starting; `front` accepts connections
+//! and hands logged-in clients to workers; `inquiry` asks a pool who a user is; `cancel` follows cancel requests, to `peers` if
+//! need be; `office` is what the operator's side works with: reload, pause,
 //! shutdown, and the rows of every `SHOW`.
 
+mod cancel;
 mod front;
 mod inquiry;
 mod office;
 mod parts;
+mod peers;
+mod rules;
 mod start;
 
+pub use rules::check;
 pub use start::run;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
@@ -72,6 +79,9 @@ pub struct App {
     admission: Arc<Admission>,
     mailboxes: Vec<Mailbox>,
     cancel_keys: CancelKeys,
+    /// Cancel requests that are being dealt with.
+    cancels: AtomicUsize,
+    peers: peers::Peers,
     orders: Mutex<Orders>,
     /// Wakes whoever waits for a change of [`App::orders`].
     orders_changed: watch::Sender<u64>,

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -21,6 +22,7 @@ use crate::client::login::{ConsoleLogin, ConsoleRole};
 use crate::client::who::Who;
 use crate::config::{CONSOLE_DATABASE, Config};
 use crate::logs::{self, LogHandle};
+use crate::net::dns::Resolver;
 use crate::net::listen::{BoundListener, bind_tcp, bind_unix};
 use crate::net::prefixed::Prefixed;
 use crate::net::stream::PeerAddr;
@@ -73,6 +75,7 @@ fn try_run(run: Run) -> Result<(), Failure> {
     let constants = Constants {
         tracked: Arc::new(Tracked::new(&settings.track_extra_parameters)),
         mock: Arc::new(MockSeed::random().map_err(|error| error.to_string())?),
+        dns: Resolver::new(parts::dns_rules(settings), settings.resolv_conf.clone()),
     };
     let pidfile = settings.pidfile.clone();
     if let Some(pidfile) = &pidfile
@@ -209,6 +212,8 @@ impl Process {
             admission: Arc::new(Admission::new()),
             mailboxes,
             cancel_keys: Arc::default(),
+            cancels: Default::default(),
+            peers: Default::default(),
             orders: Mutex::new(Orders::default()),
             orders_changed: watch::Sender::new(0),
             autodbs: Mutex::default(),
@@ -232,7 +237,9 @@ impl Process {
                 .name(format!("worker-{id}"))
                 .spawn(move || run_worker(outfit, mail))?;
         }
+        app.peers.renew(&config);
         let closing = open_doors(&app, &logins, listeners)?;
+        logins.spawn(watch_names(app.clone()));
         app.ensure_pools();
         let ended = LocalSet::new().block_on(
             &control,
@@ -290,6 +297,18 @@ fn open_doors(
     Ok(doors)
 }
 
+/// Has names that are in use looked up again in time, and tells the workers when servers are not where they should be.
+async fn watch_names(app: Arc<App>) {
+    let dns = app.in_force().blueprint.dns.clone();
+    let mut changes = dns.changes();
+    let tell = async {
+        while changes.changed().await.is_ok() {
+            app.tell_workers(|| Control::RetireMisplaced);
+        }
+    };
+    tokio::join!(dns.keep_watch(), tell);
+}
+
 async fn control_loop(
     app: Arc<App>,
     mut signals: Signals,
@@ -299,7 +318,7 @@ async fn control_loop(
 ) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(
-        "process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: system, tls: rustls",
+        "process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: hickory, tls: rustls",
         crate::COMPATIBLE_VERSION
     );
     readiness.ready();
@@ -345,7 +364,7 @@ async fn wait_for_end(app: Arc<App>, mode: ShutdownMode) {
             tracing::info!("server connections dropped, exiting");
         }
         ShutdownMode::WaitForClients => {
-            while app.admission.sockets() > 0 {
+            while app.admission.sockets() > 0 || app.cancels.load(Relaxed) > 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
             tracing::info!("client connections dropped, exiting");

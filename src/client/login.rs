@@ -8,16 +8,22 @@
 //! |---|---|
 //! | `console` | who wants the console instead of a database |
 //! | [`desk`] | the settings as logins see them |
+//! | `elsewhere` | proofs that others judge: an LDAP server ([`ldap`]), PAM ([`pam`]) |
 //! | [`inquiry`] | who a client is: `auth_file`, `auth_query` |
 //! | `knock` | first bytes: TLS, cancel requests, the StartupMessage |
+//! | `gate` | by which method a client has to prove who it is |
 //! | [`request`] | what a StartupMessage asks for (pure) |
 //! | `proof` | the password exchange |
 //! | `visitor` | the connection meanwhile, and how it is turned away |
 
 mod console;
 pub mod desk;
+mod elsewhere;
+mod gate;
 pub mod inquiry;
 mod knock;
+pub mod ldap;
+pub mod pam;
 mod proof;
 pub mod request;
 mod visitor;
@@ -29,7 +35,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::unistd::gethostname;
 use tracing::{error, info};
 
-pub use self::desk::{ConsoleRole, Desk};
+pub use self::desk::{ConsoleRole, Desk, Referees};
 use self::inquiry::{Inquirer, Introduced, Wanted};
 use self::knock::Knock;
 use self::proof::Claim;
@@ -297,7 +303,7 @@ impl Destination {
 
 async fn log_in_client(
     visitor: &mut Visitor<'_>,
-    request: Request,
+    mut request: Request,
     socket: SocketGuard,
 ) -> Result<Arrival, Ending> {
     let destination = Destination::find(visitor, &request);
@@ -305,20 +311,23 @@ async fn log_in_client(
     let database_guard = enter_destination(visitor, &destination)?;
     // Who a client is, from here on. Nothing that it sends later changes it.
     let identity = identify(visitor, &request, &destination).await?;
+    let given = identity.rename(&mut request);
     let guards = Guards {
         socket,
         database: database_guard,
         user: Some(enter_as(visitor, &destination, &identity.name)?),
     };
     log_attempt(visitor, &request)?;
-    let method = visitor.desk.method();
-    inquiry::refuse_unknown(&identity, method)?;
+    let method = gate::method(visitor, &request).await?;
+    inquiry::refuse_unknown(&identity, &method)?;
     let claim = Claim {
+        given: &given,
         name: &request.user,
         user: identity.user.as_ref(),
-        method,
+        method: &method,
     };
-    proof::prove(visitor, claim).await?;
+    let shown = proof::prove(visitor, claim).await?;
+    let identity = identity.with(shown);
 
     if let Destination::Unknown(_) = destination {
         log_failed(visitor, &request);
@@ -345,6 +354,7 @@ async fn identify(
     destination: &Destination,
 ) -> Result<Introduced, Ending> {
     if visitor.desk.config.settings.auth_type != AuthType::Any {
+        elsewhere::check_database(visitor, destination)?;
         let wanted = match destination {
             Destination::Known(database) => Wanted::Database(database),
             Destination::Unknown(_) => Wanted::Unknown,

@@ -30,6 +30,7 @@ pub fn advise(config: &Config, places: &Places) -> Vec<Note> {
     };
     advice.logins();
     advice.listening();
+    advice.peers();
     advice.global_sums();
     advice.timeouts();
     advice.databases();
@@ -129,6 +130,27 @@ impl Advice<'_> {
                 &Place::none(),
                 "there is no database to connect to",
             ));
+        }
+    }
+
+    fn peers(&mut self) {
+        let own = self.config.settings.peer_id;
+        let has_others = self.config.peers.keys().any(|id| *id != own);
+        match own {
+            0 if has_others => self.warn(
+                "peer_id",
+                "[peers] has no effect without peer_id: cancel requests are not forwarded",
+            ),
+            0 if self.config.settings.so_reuseport => self.inform(
+                "so_reuseport",
+                "so_reuseport without peer_id and [peers]: a cancel request that comes to another process than its client's is lost",
+            ),
+            0 => {}
+            _ if !has_others => self.inform(
+                "peer_id",
+                "peer_id is set, but [peers] names no other process to forward cancel requests to",
+            ),
+            _ => {}
         }
     }
 

@@ -91,8 +91,13 @@ fn counted(number: usize, what: &str) -> String {
     }
 }
 
-/// Checks the configuration that [`super::load`] would load, and the files and limits that it will meet here.
-pub fn check(path: &Path, variables: impl IntoIterator<Item = (String, String)>) -> Report {
+/// Checks the configuration that [`super::load`] would load, and the files and limits that it will meet here. `judge` says what
+/// others know about it.
+pub fn check(
+    path: &Path,
+    variables: impl IntoIterator<Item = (String, String)>,
+    judge: impl FnOnce(&Config, &Places) -> Vec<Note>,
+) -> Report {
     let Finished {
         config,
         places,
@@ -103,6 +108,7 @@ pub fn check(path: &Path, variables: impl IntoIterator<Item = (String, String)>)
     };
     notes.extend(advise(&config, &places));
     notes.extend(files(&config, &places));
+    notes.extend(judge(&config, &places));
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         notes.extend(descriptors(&config, &places, soft, hard));
     }
@@ -228,7 +234,7 @@ mod tests {
     fn report(text: &str, dir: &Path) -> Report {
         let path = dir.join("pgbouncer.ini");
         write(&path, text).unwrap();
-        check(&path, [])
+        check(&path, [], |_, _| Vec::new())
     }
 
     #[test]

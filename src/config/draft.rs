@@ -209,12 +209,7 @@ impl Draft {
                 format!("host was not provided for peer {id}"),
             ));
         }
-        if self.config.peers.insert(number, entry).is_none() && self.config.peers.len() == 1 {
-            self.note(Note::warning(
-                place,
-                "[peers]: peering is not available in this version",
-            ));
-        }
+        self.config.peers.insert(number, entry);
     }
 
     fn pairs<E>(

@@ -8,6 +8,7 @@ use super::budget::PoolShare;
 use crate::auth::{AuthFile, ServerUsers};
 use crate::config::{Config, Database, LoadBalanceHosts, PoolSettings};
 use crate::net::dial::Target;
+use crate::net::dns::Resolver;
 use crate::net::options::TcpOptions;
 use crate::net::tls::ServerTls;
 use crate::net::unix::SocketPath;
@@ -24,6 +25,8 @@ pub struct Recipe {
     pub forced_user: bool,
     /// TLS towards servers; none if it is disabled.
     pub tls: Option<Arc<ServerTls>>,
+    /// Who knows the addresses of host names.
+    pub dns: Resolver,
     /// Options of TCP sockets.
     pub tcp: TcpOptions,
     /// Directory of Unix sockets for entries without a host.
@@ -45,6 +48,7 @@ impl Recipe {
         let target = self.target(share);
         let plan = ConnectPlan {
             target: target.clone(),
+            dns: self.dns.clone(),
             tcp: self.tcp.clone(),
             tls: self.tls.clone(),
             timeout: settings.server_connect_timeout,
@@ -112,7 +116,13 @@ impl Recipe {
 
     /// The prefix of log lines about a connection.
     pub fn who(&self, id: ConnId, key: &PoolKey, facts: &ServerFacts) -> String {
-        self.who_of(id, key, &facts.target)
+        match (&facts.target, &facts.site) {
+            (Target::Tcp { port, .. }, Some(site)) => {
+                let host = site.ip.to_string();
+                self.who_of(id, key, &Target::Tcp { host, port: *port })
+            }
+            _ => self.who_of(id, key, &facts.target),
+        }
     }
 
     fn who_of(&self, id: ConnId, key: &PoolKey, target: &Target) -> String {
@@ -132,6 +142,7 @@ pub(super) fn facts(fresh: &Fresh, target: Target) -> ServerFacts {
     ServerFacts {
         key: fresh.key,
         target,
+        site: fresh.site.clone(),
         addr: fresh.addr.clone(),
         port: fresh.port,
         local_addr: fresh.local_addr.clone(),
@@ -152,6 +163,8 @@ pub struct Blueprint {
     pub server_users: Arc<ServerUsers>,
     /// TLS towards servers; none if it is disabled.
     pub tls: Option<Arc<ServerTls>>,
+    /// Who knows the addresses of host names: the same for every configuration.
+    pub dns: Resolver,
     /// Options of TCP sockets.
     pub tcp: TcpOptions,
 }
@@ -164,6 +177,7 @@ impl Blueprint {
             database: database.clone(),
             forced_user: database.user.is_some(),
             tls: self.tls.clone(),
+            dns: self.dns.clone(),
             tcp: self.tcp.clone(),
             unix_socket_dir: settings
                 .unix_socket_dir

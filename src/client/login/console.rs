@@ -2,6 +2,7 @@
 
 use tracing::info;
 
+use super::gate;
 use super::inquiry::{self, Introduced, Wanted};
 use super::proof::{self, Claim};
 use super::request::Request;
@@ -18,7 +19,7 @@ use crate::net::PeerAddr;
 /// proof as for any database.
 pub(super) async fn log_in(
     visitor: &mut Visitor<'_>,
-    request: Request,
+    mut request: Request,
     socket: SocketGuard,
 ) -> Result<Arrival, Ending> {
     if is_own_console(visitor, &request) {
@@ -36,18 +37,20 @@ pub(super) async fn log_in(
     }
     check_user_name(visitor, &request)?;
     let introduced = introduce(visitor, &request).await?;
+    let given = introduced.rename(&mut request);
     // What the user may do goes with the name that is proved: `auth_query` may have given another one.
     let name = introduced.name.clone();
     let role = visitor.desk.console_role(name.as_bytes());
     let guards = enter_console(visitor, &name, role, socket)?;
     log_attempt(visitor, &request)?;
     let role = role.ok_or_else(|| Ending::fatal("not allowed"))?;
-    let method = visitor.desk.method();
-    inquiry::refuse_unknown(&introduced, method)?;
+    let method = gate::method(visitor, &request).await?;
+    inquiry::refuse_unknown(&introduced, &method)?;
     let claim = Claim {
+        given: &given,
         name: &request.user,
         user: introduced.user.as_ref(),
-        method,
+        method: &method,
     };
     proof::prove(visitor, claim).await?;
     let name = match is_any(visitor) {

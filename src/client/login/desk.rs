@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use super::ldap::Directory;
+use super::pam::Pam;
+use crate::auth::hba::Hba;
 use crate::auth::scram::MockSeed;
-use crate::auth::{AuthFile, Method, ServerUsers};
+use crate::auth::{AuthFile, LdapOptions, Method, ServerUsers};
 use crate::config::{AuthType, Config};
 use crate::net::tls::ClientTls;
 use crate::server::params::Tracked;
@@ -24,6 +27,8 @@ pub struct Desk {
     pub config: Arc<Config>,
     /// The users of `auth_file`.
     pub users: Arc<AuthFile>,
+    /// The rules of `auth_hba_file`; none, which lets nobody in, unless `auth_type=hba`.
+    pub rules: Arc<Hba>,
     /// TLS for clients; `None` for `client_tls_sslmode=disable`.
     pub tls: Option<Arc<ClientTls>>,
     /// The parameters that follow a client.
@@ -34,6 +39,19 @@ pub struct Desk {
     pub console_uid: u32,
     /// As whom servers are logged in to.
     pub server_users: Arc<ServerUsers>,
+    /// Who else can tell whether a password is right.
+    pub referees: Referees,
+}
+
+/// Those outside who know users and passwords, as far as the configuration asks them.
+#[derive(Debug, Default, Clone)]
+pub struct Referees {
+    /// `auth_ldap_options`, under `auth_type=ldap`.
+    pub ldap: Option<Arc<LdapOptions>>,
+    /// The way to LDAP servers.
+    pub directory: Option<Arc<Directory>>,
+    /// PAM.
+    pub pam: Option<Arc<Pam>>,
 }
 
 impl Desk {
@@ -50,12 +68,19 @@ impl Desk {
         Desk {
             config,
             users,
+            rules: Arc::default(),
             tls,
             tracked,
             mock,
             console_uid,
             server_users,
+            referees: Referees::default(),
         }
+    }
+
+    /// The same, with somebody to ask about passwords.
+    pub fn asking(self, referees: Referees) -> Desk {
+        Desk { referees, ..self }
     }
 
     /// After a reload: what was derived for users whose secrets have not changed is kept.
@@ -63,6 +88,12 @@ impl Desk {
         if let Some(users) = Arc::get_mut(&mut self.server_users) {
             users.keep_unchanged(&before.server_users);
         }
+    }
+
+    /// The same, with these rules.
+    pub fn with_rules(self, rules: Hba) -> Desk {
+        let rules = Arc::new(rules);
+        Desk { rules, ..self }
     }
 
     /// What a user may do on the console; `None` for users who may not get in.
@@ -86,7 +117,14 @@ impl Desk {
             AuthType::Plain => Method::Plain,
             AuthType::Md5 => Method::Md5,
             AuthType::ScramSha256 => Method::ScramSha256,
-            AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => Method::Reject,
+            AuthType::Ldap => match &self.referees.ldap {
+                Some(options) => Method::Ldap(options.clone()),
+                None => Method::Reject,
+            },
+            AuthType::Pam => Method::Pam,
+            AuthType::Cert => Method::Cert,
+            // What the rules say is only known when a client comes: see `gate`.
+            AuthType::Hba => Method::Reject,
         }
     }
 }

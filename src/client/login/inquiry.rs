@@ -130,7 +130,7 @@ impl<'a> Wanted<'a> {
 pub fn question(config: &Config, wanted: Wanted<'_>) -> Result<Option<Question>, Misfit> {
     let settings = &config.settings;
     let database = wanted.entry();
-    // The other methods do not look at stored secrets.
+    // Methods that do not look at stored secrets.
     let stored = !matches!(
         settings.auth_type,
         AuthType::Any | AuthType::Pam | AuthType::Ldap
@@ -162,8 +162,8 @@ pub struct Introduced {
     pub name: String,
     /// The user of that name, with a secret to prove.
     pub user: Option<Arc<User>>,
-    /// Nobody knows such a user, `auth_query` included.
-    not_found: bool,
+    /// `auth_query` was asked.
+    was_asked: bool,
 }
 
 impl Introduced {
@@ -172,7 +172,25 @@ impl Introduced {
         Introduced {
             name,
             user,
-            not_found: false,
+            was_asked: false,
+        }
+    }
+
+    /// From here on the request is that of the user who was found. Returns the name that the client gave.
+    pub fn rename(&self, request: &mut Request) -> Vec<u8> {
+        match &self.user {
+            Some(user) if self.was_asked => {
+                std::mem::replace(&mut request.user, user.name().to_vec())
+            }
+            _ => request.user.clone(),
+        }
+    }
+
+    /// The same, with the secret that was shown to somebody who knows better than `auth_file`.
+    pub fn with(self, shown: Option<Arc<User>>) -> Introduced {
+        Introduced {
+            user: shown.or(self.user),
+            ..self
         }
     }
 }
@@ -186,6 +204,9 @@ pub async fn introduce(
     request: &Request,
     wanted: Wanted<'_>,
 ) -> Result<Introduced, Ending> {
+    if visitor.desk.method().is_elsewhere() {
+        return Ok(Introduced::known(lossy(&request.user), None));
+    }
     // A name that is no UTF-8 is nobody's: names go on as texts from here, and two of them must not become the same.
     let name = std::str::from_utf8(&request.user).ok();
     let listed = name.and_then(|name| visitor.desk.users.lookup(name).cloned());
@@ -246,7 +267,7 @@ async fn ask(
         name: user
             .as_ref()
             .map_or_else(|| name.to_owned(), |user| user.display_name().into_owned()),
-        not_found: user.is_none(),
+        was_asked: true,
         user,
     };
     visitor.user = Some(introduced.name.clone());
@@ -307,10 +328,11 @@ async fn beside_client(
 ///
 /// # Errors
 /// They are told.
-pub fn refuse_unknown(introduced: &Introduced, method: Method) -> Result<(), Ending> {
+pub fn refuse_unknown(introduced: &Introduced, method: &Method) -> Result<(), Ending> {
+    let not_found = introduced.was_asked && introduced.user.is_none();
     let exchange = decide(method, introduced.user.as_deref());
-    let at_once = matches!(exchange, Exchange::Reject(_)) && method != Method::Reject;
-    match introduced.not_found && at_once {
+    let at_once = matches!(exchange, Exchange::Reject(_)) && *method != Method::Reject;
+    match not_found && at_once {
         true => Err(Ending::fatal(text::NO_SUCH_USER)),
         false => Ok(()),
     }

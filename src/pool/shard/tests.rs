@@ -211,6 +211,7 @@ impl House {
             database: Arc::new(Database::new(&key.database)),
             forced_user: false,
             tls: None,
+            dns: Default::default(),
             tcp: TcpOptions::default(),
             unix_socket_dir: self.dir.path().display().to_string(),
             log_connections: false,
@@ -289,7 +290,7 @@ impl House {
         let counts = |of: &PoolKey| match denied {
             Denied::Database => of.database == key.database,
             Denied::User => of.user == key.user,
-            Denied::Pool => false,
+            Denied::Pool => *of == key,
         };
         let shards = self.desks[worker].shards.values();
         let resting = shards
@@ -297,7 +298,7 @@ impl House {
             .filter_map(|shard| Some((shard.longest_rest()?, shard)));
         let evicted = resting
             .min_by_key(|(since, _)| *since)
-            .is_some_and(|(_, shard)| shard.evict("evicted"));
+            .is_some_and(|(_, shard)| shard.evict(denied, "evicted"));
         let next = (worker + 1) % self.desks.len();
         if !evicted && next != begun_by {
             self.heap

@@ -31,8 +31,7 @@ pub enum InquiryError {
 impl fmt::Display for InquiryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            InquiryError::Lost(ServerLost::Gone) => f.write_str("server conn crashed?"),
-            InquiryError::Lost(ServerLost::Nonsense) => f.write_str("unknown pkt"),
+            InquiryError::Lost(lost) => f.write_str(lost.reason()),
             InquiryError::Fault(fault) => fault.fmt(f),
         }
     }

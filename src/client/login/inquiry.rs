@@ -294,12 +294,16 @@ fn asker(visitor: &mut Visitor<'_>, database: &str) -> Result<Asker, Ending> {
 /// Waits for the answer, for no longer than a login may take, or until the client has gone.
 async fn answer(visitor: &mut Visitor<'_>, inquiry: Inquiry) -> Result<Option<Arc<User>>, Ending> {
     let limit = visitor.desk.config.settings.client_login_timeout;
-    let until = visitor.connected + limit;
+    // A limit beyond all time is none either.
+    let until = visitor
+        .connected
+        .checked_add(limit)
+        .filter(|_| !limit.is_zero());
     let asking = visitor.inquirer.ask(inquiry);
     let answered = beside_client(visitor, asking);
-    if limit.is_zero() {
+    let Some(until) = until else {
         return answered.await;
-    }
+    };
     let answered = tokio::time::timeout_at(until.into(), answered).await;
     answered.unwrap_or_else(|_| Err(Ending::fatal("client_login_timeout (server down)")))
 }

@@ -117,7 +117,7 @@ fn replication_word(replication: Replication) -> &'static str {
 async fn arrive(arriving: Arriving, stream: Stream) {
     let app = &arriving.0;
     let desk = app.in_force().desk.clone();
-    match receive(stream, &desk, &app.admission).await {
+    match receive(stream, &desk, &app.admission, &**app).await {
         Some(Arrival::Client(client)) => hand_over(app, client),
         Some(Arrival::Console(console)) => drop(app.console_arrivals.send(Box::new(console))),
         Some(Arrival::Cancel { key, stream }) => cancel(app, key, stream).await,

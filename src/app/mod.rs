@@ -1,14 +1,15 @@
 //! Building the parts and joining them: the one room that knows all the others.
 //!
 //! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration, `rules` reads
-//! the files about who may come from where, and [`check`] looks all of that over without starting; `doors` listens, `front` accepts connections
-//! and hands logged-in clients to workers; `cancel` follows cancel requests, to `peers` if need be; `office` is what the
-//! operator's side works with: reload, pause,
+//! the files about who may come from where, and [`check`] looks all of that over without starting; `doors` listens, `front`
+//! accepts connections and hands logged-in clients to workers; `inquiry` asks a pool who a user is; `cancel` follows cancel
+//! requests, to `peers` if need be; `office` is what the operator's side works with: reload, pause,
 //! shutdown, and the rows of every `SHOW`.
 
 mod cancel;
 mod doors;
 mod front;
+mod inquiry;
 mod office;
 mod parts;
 mod peers;
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::admin::operator::ShutdownMode;
+use crate::auth::Acquaintances;
 use crate::client::admission::Admission;
 use crate::client::login::{ConsoleLogin, Desk};
 use crate::config::Database;
@@ -86,6 +88,8 @@ pub struct App {
     orders_changed: watch::Sender<u64>,
     /// Databases made from `*`, as far as they are in use.
     autodbs: Mutex<BTreeMap<String, Arc<Database>>>,
+    /// Users that `auth_query` has found. Locked when one has been asked about.
+    acquaintances: Mutex<Acquaintances>,
     consoles: admin::desk::Desk,
     console_arrivals: mpsc::UnboundedSender<Box<ConsoleLogin>>,
     logs: LogHandle,

@@ -235,6 +235,7 @@ impl Prepared {
             orders: Mutex::new(Orders::default()),
             orders_changed: watch::Sender::new(0),
             autodbs: Mutex::default(),
+            acquaintances: Mutex::default(),
             consoles: crate::admin::desk::Desk::new(Instant::now()),
             console_arrivals,
             logs: self.logs,

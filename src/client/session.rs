@@ -466,12 +466,8 @@ impl Session {
     }
 
     fn checkout(&mut self, now: Instant) -> Result<Option<Lease>, End> {
-        let retry = self.shard.settings().server_login_retry;
-        if let Some(error) = self.shard.share().failing(now, retry) {
-            let text = format!(
-                "server login has been failing, cached error: {error} (server_login_retry)"
-            );
-            return Err(End::Told(ClientError::with(text)));
+        if let Some(error) = self.shard.failing(now) {
+            return Err(End::Told(error));
         }
         self.ticket.login.set(false);
         let lease = self.shard.checkout(&self.ticket, now);

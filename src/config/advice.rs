@@ -81,7 +81,9 @@ impl Advice<'_> {
 
     fn logins(&mut self) {
         let settings = &self.config.settings;
-        if settings.auth_type != AuthType::Any && settings.auth_file.is_none() {
+        let mut entries = self.config.databases.values().chain(&self.config.autodb);
+        let asks = settings.auth_user.is_some() || entries.any(|db| db.auth_user.is_some());
+        if settings.auth_type != AuthType::Any && settings.auth_file.is_none() && !asks {
             let method = settings.auth_type;
             self.warn(
                 "auth_type",

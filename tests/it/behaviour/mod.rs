@@ -1,6 +1,7 @@
 //! What an operator and an application may rely on, one file per subject, each test against a pooler of its own and real PostgreSQL.
 
 mod auth;
+mod auth_query;
 mod cancel;
 mod console;
 mod dns;

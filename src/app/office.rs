@@ -91,7 +91,11 @@ impl App {
                 continue;
             };
             share.set_limits(&new.pool_settings(&database, &share.key.user));
-            share.offer_credentials(&after.blueprint.server_users.of(&database, &share.key.user));
+            // What a client has proved to somebody else counts for more than what the file says.
+            if database.user.is_some() || !after.desk.method().is_elsewhere() {
+                let users = &after.blueprint.server_users;
+                share.offer_credentials(&users.of(&database, &share.key.user));
+            }
             let differs = old
                 .database(&share.key.database)
                 .is_none_or(|was| was.connect_differs(&database));

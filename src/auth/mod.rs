@@ -9,6 +9,7 @@
 //! | [`secret`] | one stored secret: nothing, plain, md5 or SCRAM |
 //! | [`user`] | a name with its secret, and what was derived from it |
 //! | [`file`](mod@file) | `auth_file`: text to users |
+//! | [`ldap`] | options and messages of LDAP; not the network |
 //! | [`server_users`] | as whom servers are logged in to |
 //! | [`hba`] | `auth_hba_file`: text to rules, and the rule that fits a client |
 //! | [`ident`] | `auth_ident_file`: who may log in as whom |
@@ -26,6 +27,7 @@ pub mod cleartext;
 pub mod file;
 pub mod hba;
 pub mod ident;
+pub mod ldap;
 pub mod md5;
 pub mod method;
 pub mod rule_file;
@@ -37,6 +39,7 @@ pub mod text;
 pub mod user;
 
 pub use file::{AuthFile, FileProblem};
+pub use ldap::LdapOptions;
 pub use method::{Exchange, Method};
 pub use secret::Secret;
 pub use server_login::{LoginError, ServerLogin, Step};

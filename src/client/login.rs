@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `console` | who wants the console instead of a database |
 //! | [`desk`] | the settings as logins see them |
+//! | `elsewhere` | proofs that others judge: an LDAP server ([`ldap`]), PAM ([`pam`]) |
 //! | `knock` | first bytes: TLS, cancel requests, the StartupMessage |
 //! | `gate` | by which method a client has to prove who it is |
 //! | [`request`] | what a StartupMessage asks for (pure) |
@@ -16,8 +17,11 @@
 
 mod console;
 pub mod desk;
+mod elsewhere;
 mod gate;
 mod knock;
+pub mod ldap;
+pub mod pam;
 mod proof;
 pub mod request;
 mod visitor;
@@ -29,7 +33,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::unistd::gethostname;
 use tracing::{error, info};
 
-pub use self::desk::{ConsoleRole, Desk};
+pub use self::desk::{ConsoleRole, Desk, Referees};
 use self::knock::Knock;
 use self::proof::Claim;
 pub use self::request::Replication;
@@ -235,6 +239,9 @@ fn check_user_name(visitor: &Visitor<'_>, request: &Request) -> Result<(), Endin
 /// The user in `auth_file`. A name that is no UTF-8 is nobody's: names go on as texts from here, and two of them must not become
 /// the same.
 fn look_up(visitor: &Visitor<'_>, request: &Request) -> Option<Arc<User>> {
+    if visitor.desk.method().is_elsewhere() {
+        return None;
+    }
     let name = std::str::from_utf8(&request.user).ok();
     let user = name.and_then(|name| visitor.desk.users.lookup(name));
     if user.is_none() {
@@ -307,6 +314,16 @@ struct Identity {
     user: Option<Arc<User>>,
 }
 
+impl Identity {
+    /// The same, with the secret that was shown to somebody who knows better than `auth_file`.
+    fn with(self, shown: Option<Arc<User>>) -> Identity {
+        Identity {
+            user: shown.or(self.user),
+            ..self
+        }
+    }
+}
+
 async fn log_in_client(
     visitor: &mut Visitor<'_>,
     request: Request,
@@ -323,7 +340,8 @@ async fn log_in_client(
         user: identity.user.as_ref(),
         method: &method,
     };
-    proof::prove(visitor, claim).await?;
+    let shown = proof::prove(visitor, claim).await?;
+    let identity = identity.with(shown);
 
     if let Destination::Unknown(_) = destination {
         log_failed(visitor, &request);
@@ -349,6 +367,7 @@ fn identify(
     destination: &Destination,
 ) -> Result<Identity, Ending> {
     if visitor.desk.config.settings.auth_type != AuthType::Any {
+        elsewhere::check_database(visitor, destination)?;
         return Ok(Identity {
             login_user: lossy(&request.user),
             user: look_up(visitor, request),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::row::{Remark, Scope, Setting, settings};
+use super::secret::LdapText;
 use super::value::{Kind, Value};
 use super::words::{AuthType, PoolMode, SslMode, TlsProtocols};
 
@@ -75,8 +76,7 @@ settings! {
     /// Maps from system users to database users, for auth_type=hba.
     auth_ident_file: Option<PathBuf>, Kind::Path, unset, live;
     /// Connection options for auth_type=ldap.
-    auth_ldap_options: Option<String>, Kind::Text, unset, live,
-        remark Missing("auth_type=ldap is not available in this version");
+    auth_ldap_options: Option<LdapText>, Kind::Text, unset, live;
     /// Query that looks up the secret of a user who is not in auth_file.
     auth_query: String, Kind::Text, AUTH_QUERY, live,
         remark Missing("auth_query is not available in this version");

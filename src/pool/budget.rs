@@ -561,7 +561,11 @@ impl PoolShare {
 
     /// A client has shown the secret that servers are to be logged in to with.
     pub fn show_credentials(&self, user: &Arc<User>) {
-        if !Arc::ptr_eq(&*self.credentials.read(), user) {
+        let is_known = {
+            let known = self.credentials.read();
+            Arc::ptr_eq(&known, user) || known.is_twin_of(user)
+        };
+        if !is_known {
             *self.credentials.write() = user.clone();
         }
     }

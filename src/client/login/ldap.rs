@@ -18,7 +18,7 @@ use crate::auth::ldap::ber::{self, BerError};
 use crate::auth::ldap::message::{self, Outcome, Reply, ReplyBody};
 use crate::auth::ldap::name::RefusedName;
 use crate::auth::ldap::options::Search;
-use crate::net::dial::{Target, dial};
+use crate::net::dial::{Target, dial_by_system};
 use crate::net::options::TcpOptions;
 use crate::net::stream::Stream;
 use crate::net::tls::{self, ServerTls};
@@ -241,7 +241,7 @@ impl Directory {
             host: host.to_owned(),
             port: options.port(),
         };
-        let stream = dial(&target, &TcpOptions::default(), CONNECT_TIMEOUT).await?;
+        let stream = dial_by_system(&target, &TcpOptions::default(), CONNECT_TIMEOUT).await?;
         let mut server = Server::new(stream, host);
         if !options.wants_tls() {
             return Ok(server);

@@ -400,7 +400,7 @@ impl Session {
         if !self.flush(cx)? {
             return Ok(Flow::Wait);
         }
-        if self.held.len() > self.need {
+        if !self.held.is_empty() && self.held.len() >= self.need {
             let input = std::mem::take(&mut self.held);
             return self.begin(cx, now, &input);
         }
@@ -438,7 +438,7 @@ impl Session {
             return Ok(Flow::Again);
         }
         if input.len() < frame::HEADER_LEN && input.first() != Some(&from_client::TERMINATE) {
-            self.keep(input, frame::HEADER_LEN - 1);
+            self.keep(input, frame::HEADER_LEN);
             return Ok(Flow::Again);
         }
         if input[0] == from_client::TERMINATE {
@@ -505,6 +505,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Flow, End> {
         self.shard.count(|stats| stats.server_assignment_count += 1);
+        self.follow_settings();
         lease.card.request_time.set(now);
         self.card.last_reply.set(now);
         if !self.suits(&mut lease) {
@@ -515,6 +516,15 @@ impl Session {
         self.link_with(lease);
         self.forward(cx, now, input, out)?;
         Ok(Flow::Again)
+    }
+
+    /// `max_prepared_statements` may have changed. Whoever has names that servers do not know keeps having them translated.
+    fn follow_settings(&mut self) {
+        let settings = self.shard.settings();
+        let max = settings.max_prepared_statements as usize;
+        let pooled = settings.pool_mode != PoolMode::Session;
+        self.rules.max_prepared = max;
+        self.rules.rewrite = pooled && max > 0 || !self.statements.names.is_empty();
     }
 
     /// True if the server can be used as it is.
@@ -925,7 +935,7 @@ impl Session {
         let State::Attached(lease) = &mut self.state else {
             return Ok(());
         };
-        self.card.prepared.set(self.statements.len());
+        self.card.prepared.set(self.statements.names.len());
         if lease.link.events.is_empty() || !lease.link.from_server.at_boundary() {
             return Ok(());
         }

@@ -78,15 +78,11 @@ impl Server {
         }
         let mut failed = Vec::new();
         for some in prepare.chunks(BATCH_LEN) {
-            let outcomes = self.prepare_statements(some, space).await?;
-            let of_names = some.iter().zip(outcomes);
-            failed.extend(
-                of_names
-                    .filter(|(_, ok)| !ok)
-                    .map(|((name, _), _)| name.clone()),
-            );
+            let faults = self.prepare_statements(some, space).await?;
+            let of_names = some.iter().zip(faults);
+            failed.extend(of_names.filter_map(|((name, _), fault)| Some((name.clone(), fault?))));
         }
-        self.link.sql.carried_out(sql, &failed);
+        self.link.sql.carried_out(sql, failed);
         Ok(())
     }
 
@@ -117,13 +113,13 @@ impl Server {
         Ok(())
     }
 
-    /// Prepares each by itself; says of each whether it worked. By the extended protocol, which takes one statement only:
+    /// Prepares each by itself; what went wrong with each, as an ErrorResponse's body. By the extended protocol, which takes one statement only:
     /// whatever the text is, nothing behind it is executed.
     async fn prepare_statements(
         &mut self,
         texts: &[NamedText],
         space: &ParamSpace,
-    ) -> Result<Vec<bool>, ServerLost> {
+    ) -> Result<Vec<Option<Box<[u8]>>>, ServerLost> {
         let mut out = Vec::new();
         for (_, text) in texts {
             build::unnamed_round(&mut out, text);
@@ -131,10 +127,10 @@ impl Server {
                 self.link.sent(kind, Origin::Hidden, None);
             }
         }
-        let (mut all, mut one) = (Vec::new(), false);
+        let (mut all, mut fault) = (Vec::new(), None);
         self.converse(&out, space, |tag, body| match tag {
-            tag::COMMAND_COMPLETE => one = body == b"PREPARE\0",
-            tag::READY_FOR_QUERY => all.push(std::mem::take(&mut one)),
+            tag::ERROR_RESPONSE => fault = Some(body.into()),
+            tag::READY_FOR_QUERY => all.push(fault.take()),
             _ => {}
         })
         .await?;

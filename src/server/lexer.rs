@@ -239,6 +239,12 @@ pub fn deallocated(text: &[u8]) -> Option<Vec<u8>> {
     name_of(name)
 }
 
+/// True if the text, or what a zero byte ends of it, is an EXECUTE.
+pub fn is_execute(text: &[u8]) -> bool {
+    let first = Lexer::new(text, false).token();
+    first.is_some_and(|token| is_word(token, b"execute"))
+}
+
 fn is_word(token: Token, word: &[u8]) -> bool {
     matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word))
 }

@@ -70,4 +70,10 @@ impl ServerLink {
     pub fn sent(&mut self, kind: Kind, origin: Origin, note: Option<Note>) {
         self.owed.sent(kind, origin, note, &mut self.events);
     }
+
+    /// Enters a client's request that uses a statement of the pooler's into the ledger.
+    pub fn sent_about(&mut self, kind: Kind, statement: u64) {
+        let (origin, events) = (Origin::Client, &mut self.events);
+        self.owed.sent_about(kind, origin, None, statement, events);
+    }
 }

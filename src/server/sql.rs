@@ -43,6 +43,12 @@ impl SqlSet {
         self.texts.contains_key(name)
     }
 
+    /// The names, sorted.
+    #[cfg(test)]
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.texts.keys().map(|name| &name[..])
+    }
+
     /// True if the names are the same in any encoding.
     pub fn is_ascii(&self) -> bool {
         self.texts.keys().all(|name| name.is_ascii())
@@ -77,6 +83,8 @@ enum Known {
 pub struct SqlHeld {
     /// Statements of one client, gone when the next client comes.
     of_client: SqlNames,
+    /// Of the client's, those that could not be prepared here, and what the server said of each: the body of its ErrorResponse.
+    failed: Vec<Fault>,
     /// Names prepared by `connect_query`, which stay.
     shared: Option<Arc<BTreeSet<Box<[u8]>>>>,
     known: Known,
@@ -110,6 +118,12 @@ impl SqlHeld {
     pub fn holds(&self, name: &[u8]) -> bool {
         let has = self.of_client.as_ref();
         self.is_known() && has.is_some_and(|has| has.contains(name))
+    }
+
+    /// Why the server does not have a statement that its client has prepared: the body of an ErrorResponse.
+    pub fn fault_of(&self, name: &[u8]) -> Option<&[u8]> {
+        let (_, fault) = self.failed.iter().find(|(known, _)| **known == *name)?;
+        Some(fault)
     }
 
     /// What the server has of a client's.
@@ -201,19 +215,24 @@ impl SqlHeld {
         }
     }
 
-    /// The plan for `client` has been carried out, but for these names, which could not be prepared.
-    pub fn carried_out(&mut self, client: &SqlNames, failed: &[Box<[u8]>]) {
+    /// The plan for `client` has been carried out, but for these names, which could not be prepared, with the reason for each.
+    pub fn carried_out(&mut self, client: &SqlNames, failed: Vec<Fault>) {
+        self.failed = failed;
         self.of_client = match client {
-            Some(set) if !failed.is_empty() => {
+            Some(set) if !self.failed.is_empty() => {
                 let mut texts = set.texts.clone();
-                texts.retain(|name, _| !failed.contains(name));
+                texts.retain(|name, _| self.fault_of(name).is_none());
                 let params = set.params.clone();
-                (!texts.is_empty()).then(|| Arc::new(SqlSet { texts, params }))
+                // Even when it is empty: it is not what the client expects.
+                Some(Arc::new(SqlSet { texts, params }))
             }
             _ => client.clone(),
         };
     }
 }
+
+/// A name, and what the server said when it could not prepare it: the body of an ErrorResponse.
+pub type Fault = (Box<[u8]>, Box<[u8]>);
 
 /// A name and the text that prepares it.
 pub type NamedText = (Box<[u8]>, Arc<[u8]>);

@@ -213,9 +213,11 @@ impl Shard {
         now: Instant,
     ) {
         self.share.attempt_succeeded();
-        self.share.capture_welcome(epoch, || Welcome {
-            parameters: fresh.parameters.clone(),
-        });
+        if !fresh.site.as_ref().is_some_and(|site| site.is_gone()) {
+            self.share.capture_welcome(epoch, || Welcome {
+                parameters: fresh.parameters.clone(),
+            });
+        }
         let Some(pooled) = self.install(id, epoch, slot, target, fresh, now) else {
             self.core.borrow_mut().dial_failed();
             return self.pump(now);

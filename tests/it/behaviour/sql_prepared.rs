@@ -166,9 +166,15 @@ async fn of_a_dropped_table_do_no_harm() {
             other.ok("SELECT 1").await;
             assert_eq!(client.ok("EXECUTE kept").await.value(), "1");
         }
+        // The very error that PostgreSQL gives where it was prepared.
+        let gone = "ERROR 42P01 relation \"gone\" does not exist";
         let missing = client.query("EXECUTE q").await;
-        assert_eq!(missing.error_text().as_deref(), Some(MISSING));
+        assert_eq!(missing.error_text().as_deref(), Some(gone));
         client.ok("PREPARE more AS SELECT 2").await;
+        let missing = client.query("EXECUTE q").await;
+        assert_eq!(missing.error_text().as_deref(), Some(gone));
+        let stranger = other.query("EXECUTE q").await;
+        assert_eq!(stranger.error_text().as_deref(), Some(MISSING));
         // Back with the table.
         other
             .ok("CREATE TABLE gone AS SELECT 8 AS n; GRANT ALL ON gone TO PUBLIC")

@@ -147,12 +147,13 @@ pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile,
 fn referees(
     settings: &Settings,
     rules: &Hba,
+    dns: &Resolver,
     before: Option<&Referees>,
 ) -> Result<Referees, String> {
     match settings.auth_type {
         AuthType::Ldap => {
             let options = ldap_options(settings)?;
-            let directory = directory(options.wants_tls(), before)?;
+            let directory = directory(options.wants_tls(), dns, before)?;
             Ok(Referees {
                 ldap: Some(Arc::new(options)),
                 directory: Some(Arc::new(directory)),
@@ -166,7 +167,7 @@ fn referees(
             }
             let wants_tls = options().any(LdapOptions::wants_tls);
             Ok(Referees {
-                directory: Some(Arc::new(directory(wants_tls, before)?)),
+                directory: Some(Arc::new(directory(wants_tls, dns, before)?)),
                 ..Referees::default()
             })
         }
@@ -194,7 +195,7 @@ pub(super) fn ldap_options(settings: &Settings) -> Result<LdapOptions, String> {
 
 /// The way to LDAP servers. Their certificates are always checked, with their names, against the authorities that OpenLDAP's
 /// configuration names, else those of the system.
-fn directory(tls: bool, before: Option<&Referees>) -> Result<Directory, String> {
+fn directory(tls: bool, dns: &Resolver, before: Option<&Referees>) -> Result<Directory, String> {
     let ca_file = ldap_ca_file(std::env::var_os(LDAP_CA_VARIABLE), &LDAP_CONF_FILES);
     let tls = TlsSettings {
         mode: if tls {
@@ -207,7 +208,7 @@ fn directory(tls: bool, before: Option<&Referees>) -> Result<Directory, String> 
     };
     let tls = ServerTls::load(&tls).map_err(|error| format!("TLS for LDAP: {error}"))?;
     let before = before.and_then(|before| before.directory.as_deref());
-    Ok(Directory::new(tls, before))
+    Ok(Directory::new(tls, dns.clone(), before))
 }
 
 /// Where OpenLDAP's library, and so PgBouncer, looks for authorities: first in this variable, then in the system's `ldap.conf`.
@@ -244,7 +245,12 @@ pub fn put_together(
         before.map(|before| &*before.blueprint.users),
     )?);
     let rules = super::rules::load_or_log(settings)?;
-    let referees = referees(settings, &rules, before.map(|before| &before.desk.referees))?;
+    let referees = referees(
+        settings,
+        &rules,
+        &constants.dns,
+        before.map(|before| &before.desk.referees),
+    )?;
     let tcp = tcp_options(settings);
     let config = Arc::new(config);
     let uid = nix::unistd::geteuid().as_raw();

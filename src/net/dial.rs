@@ -59,31 +59,6 @@ pub async fn dial(
     within(timeout, attempt).await
 }
 
-/// As [`dial`], with the name looked up by the system's resolver, each time: for what is not of PostgreSQL (an LDAP server), where
-/// other programs on this machine would look it up so.
-///
-/// # Errors
-/// As [`dial`].
-pub async fn dial_by_system(
-    target: &Target,
-    options: &TcpOptions,
-    timeout: Duration,
-) -> io::Result<Stream> {
-    let deadline = Instant::now() + timeout;
-    let attempt = async {
-        match target {
-            Target::Tcp { host, port } => {
-                let found = tokio::net::lookup_host((&host[..], *port)).await?;
-                let places = found.map(|addr| (addr, None)).collect();
-                let opened = dial_places(places, options, deadline, |_| {}).await;
-                opened.map(|(stream, _)| stream)
-            }
-            Target::Unix { path } => connect_unix(path).await,
-        }
-    };
-    within(timeout, attempt).await
-}
-
 /// Tries one address after the other until one takes us in, each for its share of the time, so that one that swallows packets does
 /// not hide the others. Which one it was is part of the result; those before it are noted as `unreachable`.
 ///

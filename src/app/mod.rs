@@ -29,6 +29,7 @@ use crate::config::Database;
 use crate::logs::LogHandle;
 use crate::pool::budget::Budget;
 use crate::pool::recipe::Blueprint;
+use crate::process::systemd::Notifier;
 use crate::types::{CancelKey, ConnId, WorkerId};
 use crate::worker::mail::{Mail, Mailbox};
 
@@ -85,6 +86,8 @@ pub struct App {
     consoles: admin::desk::Desk,
     console_arrivals: mpsc::UnboundedSender<Box<ConsoleLogin>>,
     logs: LogHandle,
+    /// Tells the service manager how we are.
+    notifier: Notifier,
 }
 
 impl App {

@@ -13,6 +13,7 @@ mod prepared;
 mod restart;
 mod rolling;
 mod signals;
+mod systemd;
 mod timeouts;
 mod tls;
 

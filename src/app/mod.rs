@@ -2,7 +2,7 @@
 //!
 //! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration; `doors`
 //! listens, `front` accepts connections and hands logged-in clients to workers; `cancel` follows cancel requests, to `peers` if need be; `office` is what the operator's side works with: reload, pause,
-//! shutdown, and the rows of every `SHOW`.
+//! shutdown, and the rows of every `SHOW`. Beside all this, [`userlist`] is a command of its own.
 
 mod cancel;
 mod doors;
@@ -10,7 +10,9 @@ mod front;
 mod office;
 mod parts;
 mod peers;
+mod source;
 mod start;
+pub mod userlist;
 
 pub use start::run;
 

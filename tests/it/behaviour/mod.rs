@@ -2,6 +2,7 @@
 
 mod auth;
 mod cancel;
+mod cli;
 mod console;
 mod fairness;
 mod limits;
@@ -16,6 +17,7 @@ mod signals;
 mod systemd;
 mod timeouts;
 mod tls;
+mod userlist;
 
 use crate::fixture::{Cluster, Ini};
 use crate::proto::Conn;

@@ -6,6 +6,10 @@
 // Each binary includes all targets and calls one.
 #![allow(dead_code)]
 
+use std::path::Path;
+
+use pgweir::auth::hba::{Caller, Hba, Origin};
+use pgweir::auth::ident::IdentMaps;
 use pgweir::auth::scram::{
     ClientExchange, Nonce, ScramVerifier, ServerExchange, ServerSecret, sasl,
 };
@@ -27,6 +31,8 @@ pub const ALL: &[Target] = &[
     ("scram_client_first", scram_client_first),
     ("scram_server_first", scram_server_first),
     ("auth_file", auth_file),
+    ("hba_file", hba_file),
+    ("ident_file", ident_file),
     ("startup_packet", startup_packet),
     ("startup_options", startup_options),
     ("forward", forward),
@@ -64,6 +70,52 @@ pub fn auth_file(data: &[u8]) {
     for line in data.split(|byte| *byte == b'\n') {
         Secret::parse(line);
     }
+}
+
+/// An auth_hba_file; what follows a zero byte is in every file that it includes.
+pub fn hba_file(data: &[u8]) {
+    let end = data.iter().position(|byte| *byte == 0);
+    let (main, included) = end.map_or((data, &[][..]), |at| (&data[..at], &data[at + 1..]));
+    let load = |main: &[u8]| {
+        let mut read = |path: &Path| {
+            let is_main = path == Path::new("/hba");
+            Ok(if is_main { main } else { included }.to_vec())
+        };
+        Hba::load(Path::new("/hba"), None, &mut read)
+    };
+    let broken = [main, b"\nlocal all all rejct"].concat();
+    assert!(load(&broken).is_err(), "a broken line refuses the file");
+    let Ok(hba) = load(main) else { return };
+    let lines = main.split(|byte| *byte == b'\n').count();
+    assert!(hba.rules().len() <= lines);
+    for tls in [false, true] {
+        let address = [10, 0, 0, 1].into();
+        let caller = Caller {
+            origin: Origin::Tcp { address, tls },
+            database: b"d",
+            user: b"u",
+            replication: false,
+        };
+        // A door at the front lets in nobody whom the first rule does not want.
+        let closed = [b"host all all 10.0.0.0/8 reject\n", main].concat();
+        let closed = load(&closed).expect("one good line more");
+        assert_eq!(closed.find(&caller).map(|rule| rule.line), Some(1));
+        assert!(hba.find(&caller).is_none_or(|rule| !rule.is_local()));
+    }
+}
+
+/// An auth_ident_file.
+pub fn ident_file(data: &[u8]) {
+    if let Ok(maps) = IdentMaps::parse(data, Path::new("ident")) {
+        for word in data.split(|byte| byte.is_ascii_whitespace()) {
+            if let Some(map) = maps.get(word) {
+                assert!(!map.permits(b"", b"") && !map.permits(b"a\nb", b"u"));
+            }
+        }
+    }
+    let broken = [data, b"\nm /regex u"].concat();
+    let parsed = IdentMaps::parse(&broken, Path::new("ident"));
+    assert!(parsed.is_err(), "a broken line refuses the file");
 }
 
 /// A client's first packet.

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`wire`] | bytes to messages and back, pure |
 //! | [`net`] | sockets: listeners, TLS, dialling, moving a stream between runtimes |
-//! | [`auth`] | proofs, pure: SCRAM, md5, secrets |
+//! | [`auth`] | proofs and rules, pure: SCRAM, md5, secrets, HBA, ident maps |
 //! | [`server`] | one connection to PostgreSQL: login, owed replies, parameters, prepared statements |
 //! | [`pool`] | who gets which server, and when: a pure core, the budget all workers share, shards, leases |
 //! | [`client`] | one connected client: login, greeting, session, prepared statements |
@@ -44,7 +44,7 @@
 //! # The life of a query
 //!
 //! 1. [`net::listen`] accepts; [`client::login::receive`] reads the first packet: TLS, direct TLS, a cancel request, or start-up
-//!    parameters; then proofs are exchanged ([`auth::method`]).
+//!    parameters; then the rule that fits is found ([`auth::hba`]) and proofs are exchanged ([`auth::method`]).
 //! 2. The client is handed to the worker with the fewest of its pool, and becomes a [`client::session::Session`]; its
 //!    [`client::greeting`] leaves in one write.
 //! 3. Bytes arrive. They are read into the worker's scratch buffer; an idle client has no buffer of its own.

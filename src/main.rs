@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 
 /// Prints the report about a configuration; the exit status says whether it would be loaded.
 fn check(file: &std::path::Path) -> ExitCode {
-    let report = config::check(file, config::variables());
+    let report = app::check(file, config::variables());
     print!("{report}");
     if report.has_errors() {
         ExitCode::FAILURE

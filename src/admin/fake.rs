@@ -12,7 +12,7 @@ use super::desk::ConsoleUser;
 use super::error::CommandError;
 use super::operator::{DatabaseState, GlobalState, Operator, SetOutcome, ShutdownMode};
 use super::rights::Role;
-use super::rows::{DatabaseRow, DnsHostRow, Lists, PeerPoolRow, UserRow};
+use super::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
 use crate::config::Config;
 use crate::wire::frame;
 use crate::worker::report::{PoolRow, SocketRow};
@@ -31,6 +31,7 @@ pub(crate) struct Fake {
     pub lists: Lists,
     pub peer_pools: Vec<PeerPoolRow>,
     pub dns_hosts: Vec<DnsHostRow>,
+    pub dns_zones: Vec<DnsZoneRow>,
     /// PAUSE and WAIT_CLOSE wait for `finish`.
     pub slow: bool,
     pub finish: Notify,
@@ -125,6 +126,10 @@ impl Operator for Fake {
 
     async fn dns_hosts(&self) -> Vec<DnsHostRow> {
         self.dns_hosts.clone()
+    }
+
+    async fn dns_zones(&self) -> Vec<DnsZoneRow> {
+        self.dns_zones.clone()
     }
 
     async fn reload(&self) -> Result<(), CommandError> {

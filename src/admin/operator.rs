@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::error::CommandError;
-use super::rows::{DatabaseRow, DnsHostRow, Lists, PeerPoolRow, UserRow};
+use super::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
 use crate::config::Config;
 use crate::worker::report::{PoolRow, SocketRow};
 
@@ -80,6 +80,8 @@ pub trait Operator {
     fn peer_pools(&self) -> impl Future<Output = Vec<PeerPoolRow>>;
     /// Every remembered host name, in any order.
     fn dns_hosts(&self) -> impl Future<Output = Vec<DnsHostRow>>;
+    /// Every zone whose serial is watched, in any order.
+    fn dns_zones(&self) -> impl Future<Output = Vec<DnsZoneRow>>;
 
     /// Reads the configuration again. What is wrong with it is logged.
     fn reload(&self) -> impl Future<Output = Result<(), CommandError>>;

@@ -61,6 +61,17 @@ pub struct PeerPoolRow {
     pub sv_login: u64,
 }
 
+/// A zone that host names are in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsZoneRow {
+    /// The zone: its names' part after the first dot.
+    pub zonename: String,
+    /// The serial seen last; 0 if none was, or nobody looks (`dns_zone_check_period`).
+    pub serial: u32,
+    /// Remembered names in it.
+    pub count: u64,
+}
+
 /// A host name whose addresses are remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsHostRow {

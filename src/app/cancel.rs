@@ -14,6 +14,7 @@ use super::{App, KeyHolder};
 use crate::client::who::Who;
 use crate::config::Settings;
 use crate::net::stream::{PeerAddr, Stream};
+use crate::pool::recipe::Blueprint;
 use crate::server::connect;
 use crate::types::{CancelKey, ConnId};
 use crate::worker::mail::{CancelAim, CancelAnswer, Mail};
@@ -105,13 +106,14 @@ async fn forward(app: &App, key: CancelKey) -> (Option<u16>, &'static str) {
     let Some(peer) = app.peers.get(key.peer_id()) else {
         return (None, "could not find peer to forward request to");
     };
-    let terms = terms(settings, in_force.blueprint.tcp.clone());
+    let terms = terms(settings, &in_force.blueprint);
     (Some(key.peer_id()), peer.forward(key, &terms).await)
 }
 
-fn terms(settings: &Settings, tcp: crate::net::TcpOptions) -> Terms {
+fn terms(settings: &Settings, blueprint: &Blueprint) -> Terms {
     Terms {
-        tcp,
+        dns: blueprint.dns.clone(),
+        tcp: blueprint.tcp.clone(),
         patience: settings.cancel_wait_timeout,
         log_connections: settings.log_connections,
         log_disconnections: settings.log_disconnections,

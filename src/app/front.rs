@@ -130,6 +130,7 @@ async fn arrive(arriving: Arriving, stream: Stream) {
 
 /// A client has proved its identity: it goes to the worker that has fewest of its pool.
 fn hand_over(app: &Arc<App>, client: LoggedIn) {
+    let guest = client.guest;
     let in_force = app.in_force();
     let config = &in_force.blueprint.config;
     if client.database.auto {
@@ -141,39 +142,38 @@ fn hand_over(app: &Arc<App>, client: LoggedIn) {
     };
     let settings = config.pool_settings(&client.database, &key.user);
     let share = app.budget.pool(&key, &settings);
+    share.show_credentials(&client.credentials);
     let (worker, seat) = share.seat();
-    let cancel_key = app.new_key(KeyHolder::Client(worker, client.id));
+    let cancel_key = app.new_key(KeyHolder::Client(worker, guest.id));
     let newcomer = Newcomer {
-        leftover: client.leftover,
-        id: client.id,
+        leftover: guest.leftover,
+        id: guest.id,
         limits: config.client_limits(&client.database, &client.login_user),
         login_user: client.login_user,
-        peer: client.peer,
-        connected: client.connected,
-        connect_time: client.connected_at,
-        tls: client.tls,
+        peer: guest.peer,
+        connected: guest.connected,
+        connect_time: guest.connected_at,
+        tls: guest.tls,
         replication: replication_word(client.replication),
-        params: client.params,
+        params: guest.params,
         rules: rules(&config.settings, &settings, client.replication),
         greeting: greeting(
-            client.greeting,
+            guest.greeting,
             cancel_key,
             &settings,
             &config.settings,
             client.replication,
             client.startup_options,
         ),
-        recipe: in_force
-            .blueprint
-            .recipe(&client.database, client.credentials),
+        recipe: in_force.blueprint.recipe(&client.database),
         share,
         settings,
         guards: Box::new(Guards {
-            _admission: client.guards,
+            _admission: guest.guards,
             _key: KeyGuard::new(app.clone(), cancel_key),
         }),
         seat,
-        stream: client.stream,
+        stream: guest.stream,
     };
     // A worker that is gone takes the client with it: the process is ending.
     let _ = app.mailboxes[worker].send(Mail::Client(Box::new(newcomer)));

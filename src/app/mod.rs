@@ -1,8 +1,10 @@
 //! Building the parts and joining them: the one room that knows all the others.
 //!
-//! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration; `doors`
-//! listens, `front` accepts connections and hands logged-in clients to workers; `cancel` follows cancel requests, to `peers` if need be; `office` is what the operator's side works with: reload, pause,
-//! shutdown, and the rows of every `SHOW`. Beside all this, [`userlist`] is a command of its own.
+//! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration, `rules` reads
+//! the files about who may come from where, and [`check`] looks all of that over without starting; `doors` listens, `front`
+//! accepts connections and hands logged-in clients to workers; `cancel` follows cancel requests, to `peers` if need be; `office`
+//! is what the operator's side works with: reload, pause, shutdown, and the rows of every `SHOW`. Beside all this, [`userlist`] is
+//! a command of its own, and `source` reads its connection string.
 
 mod cancel;
 mod doors;
@@ -10,10 +12,12 @@ mod front;
 mod office;
 mod parts;
 mod peers;
+mod rules;
 mod source;
 mod start;
 pub mod userlist;
 
+pub use rules::check;
 pub use start::run;
 
 use std::collections::{BTreeMap, HashMap};

@@ -10,7 +10,7 @@ use super::parts::{self, Constants};
 use super::{App, InForce};
 use crate::admin::error::CommandError;
 use crate::admin::operator::{DatabaseState, GlobalState, Operator, SetOutcome, ShutdownMode};
-use crate::admin::rows::{DatabaseRow, DnsHostRow, Lists, PeerPoolRow, UserRow};
+use crate::admin::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
 use crate::client::admission::Entrance;
 use crate::config::{CONSOLE_DATABASE, Config, Database};
 use crate::error::ClientError;
@@ -23,10 +23,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 impl App {
     fn constants(&self) -> Constants {
-        let desk = self.in_force().desk.clone();
+        let in_force = self.in_force();
         Constants {
-            tracked: desk.tracked.clone(),
-            mock: desk.mock.clone(),
+            tracked: in_force.desk.tracked.clone(),
+            mock: in_force.desk.mock.clone(),
+            dns: in_force.blueprint.dns.clone(),
         }
     }
 
@@ -66,6 +67,8 @@ impl App {
         let after = parts::put_together(config, &self.constants(), Some(&before))
             .inspect_err(|error| tracing::error!("{error}"))?;
         let after = Arc::new(after);
+        let rules = parts::dns_rules(&after.blueprint.config.settings);
+        after.blueprint.dns.set_rules(rules);
         *self.in_force.write() = after.clone();
         self.peers.renew(&after.blueprint.config);
         self.renew_pools(&before, &after, reread);
@@ -89,6 +92,11 @@ impl App {
                 continue;
             };
             share.set_limits(&new.pool_settings(&database, &share.key.user));
+            // What a client has proved to somebody else counts for more than what the file says.
+            if database.user.is_some() || !after.desk.method().is_elsewhere() {
+                let users = &after.blueprint.server_users;
+                share.offer_credentials(&users.of(&database, &share.key.user));
+            }
             let differs = old
                 .database(&share.key.database)
                 .is_none_or(|was| was.connect_differs(&database));
@@ -113,8 +121,8 @@ impl App {
                 user: user.clone(),
             };
             let share = self.budget.pool(&key, &settings);
-            let credentials = in_force.blueprint.credentials(database, user);
-            let recipe = in_force.blueprint.recipe(database, credentials);
+            share.offer_credentials(&in_force.blueprint.server_users.of(database, user));
+            let recipe = in_force.blueprint.recipe(database);
             if let Some(mailbox) = self.mailboxes.first() {
                 let _ = mailbox.send(Mail::Control(Control::Ensure(Box::new((
                     share, settings, recipe,
@@ -367,7 +375,7 @@ impl Operator for App {
             used_clients: clients,
             login_clients: (self.admission.sockets() as u64).saturating_sub(known),
             used_servers: servers as u64,
-            dns_queries: 0,
+            dns_queries: self.in_force().blueprint.dns.queries() as u64,
         }
     }
 
@@ -376,7 +384,23 @@ impl Operator for App {
     }
 
     async fn dns_hosts(&self) -> Vec<DnsHostRow> {
-        Vec::new()
+        let rows = self.in_force().blueprint.dns.host_rows().into_iter();
+        let rows = rows.map(|row| DnsHostRow {
+            hostname: row.name.to_string(),
+            ttl_s: row.ttl.as_secs(),
+            addresses: row.addresses,
+        });
+        rows.collect()
+    }
+
+    async fn dns_zones(&self) -> Vec<DnsZoneRow> {
+        let rows = self.in_force().blueprint.dns.zone_rows().into_iter();
+        let rows = rows.map(|row| DnsZoneRow {
+            zonename: row.name.to_string(),
+            serial: row.serial,
+            count: row.names as u64,
+        });
+        rows.collect()
     }
 
     async fn reload(&self) -> Result<(), CommandError> {

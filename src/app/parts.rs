@@ -1,5 +1,6 @@
 //! What a configuration is turned into: TLS, secrets, socket options.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -8,11 +9,15 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::InForce;
-use crate::auth::AuthFile;
+use crate::auth::hba::Hba;
 use crate::auth::scram::MockSeed;
-use crate::client::login::Desk;
-use crate::config::{AuthType, Config, Settings};
+use crate::auth::{AuthFile, LdapOptions};
+use crate::client::login::ldap::Directory;
+use crate::client::login::pam::Pam;
+use crate::client::login::{Desk, Referees};
+use crate::config::{AuthType, Config, LdapText, Settings};
 use crate::logs::{Facility, LogOptions, SyslogOptions};
+use crate::net::dns::{Resolver, Rules};
 use crate::net::listen::ListenOptions;
 use crate::net::options::TcpOptions;
 use crate::net::tls::{ClientTls, ServerTls, SslMode, TlsSettings};
@@ -25,6 +30,17 @@ pub struct Constants {
     pub tracked: Arc<Tracked>,
     /// From which unknown users' exchanges are made up.
     pub mock: Arc<MockSeed>,
+    /// Who knows the addresses of host names.
+    pub dns: Resolver,
+}
+
+/// How long what is known of host names is good.
+pub fn dns_rules(settings: &Settings) -> Rules {
+    Rules {
+        max_ttl: settings.dns_max_ttl,
+        nxdomain_ttl: settings.dns_nxdomain_ttl,
+        zone_check_period: settings.dns_zone_check_period,
+    }
 }
 
 /// Options of TCP sockets.
@@ -106,7 +122,9 @@ fn warn_of(remarks: Option<&[impl Display]>) {
 
 /// Reads `auth_file`. Every line must be good: half a file would lock people out, or let somebody in under an old secret.
 pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile, String> {
-    let (Some(path), true) = (&settings.auth_file, settings.auth_type != AuthType::Any) else {
+    // With PAM it is not even looked at, as in PgBouncer.
+    let is_read = !matches!(settings.auth_type, AuthType::Any | AuthType::Pam);
+    let (Some(path), true) = (&settings.auth_file, is_read) else {
         return Ok(AuthFile::default());
     };
     let bytes = std::fs::read(path).map(Zeroizing::new);
@@ -125,6 +143,93 @@ pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile,
     Err("broken auth file".to_owned())
 }
 
+/// Who else is asked about passwords. A mistake in `auth_ldap_options`, or a missing libpam, is found here and not by a client.
+fn referees(
+    settings: &Settings,
+    rules: &Hba,
+    before: Option<&Referees>,
+) -> Result<Referees, String> {
+    match settings.auth_type {
+        AuthType::Ldap => {
+            let options = ldap_options(settings)?;
+            let directory = directory(options.wants_tls(), before)?;
+            Ok(Referees {
+                ldap: Some(Arc::new(options)),
+                directory: Some(Arc::new(directory)),
+                pam: None,
+            })
+        }
+        AuthType::Hba => {
+            let options = || rules.rules().iter().filter_map(|rule| rule.ldap_options());
+            if options().next().is_none() {
+                return Ok(Referees::default());
+            }
+            let wants_tls = options().any(LdapOptions::wants_tls);
+            Ok(Referees {
+                directory: Some(Arc::new(directory(wants_tls, before)?)),
+                ..Referees::default()
+            })
+        }
+        AuthType::Pam => {
+            let before = before.and_then(|before| before.pam.as_deref());
+            let pam = Pam::load(before).map_err(|error| error.to_string())?;
+            Ok(Referees {
+                pam: Some(Arc::new(pam)),
+                ..Referees::default()
+            })
+        }
+        _ => Ok(Referees::default()),
+    }
+}
+
+/// `auth_ldap_options`, understood.
+///
+/// # Errors
+/// There is a mistake in it.
+pub(super) fn ldap_options(settings: &Settings) -> Result<LdapOptions, String> {
+    let text = settings.auth_ldap_options.as_ref();
+    let options = LdapOptions::parse(text.map_or("", LdapText::expose));
+    options.map_err(|error| format!("auth_ldap_options: {error}"))
+}
+
+/// The way to LDAP servers. Their certificates are always checked, with their names, against the authorities that OpenLDAP's
+/// configuration names, else those of the system.
+fn directory(tls: bool, before: Option<&Referees>) -> Result<Directory, String> {
+    let ca_file = ldap_ca_file(std::env::var_os(LDAP_CA_VARIABLE), &LDAP_CONF_FILES);
+    let tls = TlsSettings {
+        mode: if tls {
+            SslMode::VerifyFull
+        } else {
+            SslMode::Disable
+        },
+        ca_file: ca_file.unwrap_or_default(),
+        ..TlsSettings::default()
+    };
+    let tls = ServerTls::load(&tls).map_err(|error| format!("TLS for LDAP: {error}"))?;
+    let before = before.and_then(|before| before.directory.as_deref());
+    Ok(Directory::new(tls, before))
+}
+
+/// Where OpenLDAP's library, and so PgBouncer, looks for authorities: first in this variable, then in the system's `ldap.conf`.
+const LDAP_CA_VARIABLE: &str = "LDAPTLS_CACERT";
+const LDAP_CONF_FILES: [&str; 2] = ["/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf"];
+
+fn ldap_ca_file(variable: Option<OsString>, files: &[&str]) -> Option<PathBuf> {
+    if let Some(path) = variable.filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
+    let text = files
+        .iter()
+        .find_map(|file| std::fs::read_to_string(file).ok())?;
+    let named = text.lines().find_map(|line| {
+        let (key, value) = line.split_once(char::is_whitespace)?;
+        key.eq_ignore_ascii_case("TLS_CACERT")
+            .then(|| PathBuf::from(value.trim()))
+    });
+    // Debian names its list of authorities even where that package is not installed.
+    named.filter(|path| path.is_file())
+}
+
 /// Everything that follows from a configuration, or the first reason why it can't be put in force.
 pub fn put_together(
     config: Config,
@@ -138,18 +243,34 @@ pub fn put_together(
         settings,
         before.map(|before| &*before.blueprint.users),
     )?);
+    let rules = super::rules::load_or_log(settings)?;
+    let referees = referees(settings, &rules, before.map(|before| &before.desk.referees))?;
     let tcp = tcp_options(settings);
     let config = Arc::new(config);
     let uid = nix::unistd::geteuid().as_raw();
     let (tracked, mock) = (constants.tracked.clone(), constants.mock.clone());
+    let desk = Desk::new(
+        config.clone(),
+        users.clone(),
+        client_tls,
+        tracked,
+        mock,
+        uid,
+    );
+    let mut desk = desk.asking(referees);
+    if let Some(before) = before {
+        desk.keep_unchanged(&before.desk);
+    }
     Ok(InForce {
         blueprint: Arc::new(Blueprint {
-            config: config.clone(),
-            users: users.clone(),
+            config,
+            users,
+            server_users: desk.server_users.clone(),
             tls: server_tls,
+            dns: constants.dns.clone(),
             tcp,
         }),
-        desk: Arc::new(Desk::new(config, users, client_tls, tracked, mock, uid)),
+        desk: Arc::new(desk.with_rules(rules)),
     })
 }
 

@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 use super::parts;
 use crate::auth::{Secret, User};
 use crate::config::{Settings, connstr};
-use crate::net::Target;
 use crate::net::unix::SocketPath;
+use crate::net::{Resolver, Target};
 use crate::server::connect::ConnectPlan;
 
 /// Where PostgreSQL's packages have the socket, for a string without `host`.
@@ -161,6 +161,7 @@ impl Source {
         let bytes = |(name, value): (&str, &str)| (name.into(), value.into());
         Ok(ConnectPlan {
             target,
+            dns: Resolver::default(),
             tcp: parts::tcp_options(&self.settings),
             tls: parts::server_tls(&self.settings)?.map(Arc::new),
             timeout: self.patience,

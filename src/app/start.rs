@@ -26,6 +26,7 @@ use crate::client::login::{ConsoleLogin, ConsoleRole};
 use crate::client::who::Who;
 use crate::config::{CONSOLE_DATABASE, Config};
 use crate::logs::{self, LogHandle};
+use crate::net::dns::Resolver;
 use crate::net::listen::BoundListener;
 use crate::net::prefixed::Prefixed;
 use crate::net::stream::PeerAddr;
@@ -82,6 +83,7 @@ fn try_run(run: Run) -> Result<(), Failure> {
     let constants = Constants {
         tracked: Arc::new(Tracked::new(&settings.track_extra_parameters)),
         mock: Arc::new(MockSeed::random().map_err(|error| error.to_string())?),
+        dns: Resolver::new(parts::dns_rules(settings), settings.resolv_conf.clone()),
     };
     let pidfile = settings.pidfile.clone();
     if let Some(pidfile) = &pidfile
@@ -162,6 +164,7 @@ fn serve(prepared: Prepared, passed: Vec<OwnedFd>, readiness: Readiness) -> Resu
     app.peers.renew(&config);
     start_workers(&app, &lines, mails, &logins)?;
     let doors = Doors::open(&app, &logins, listeners)?;
+    logins.spawn(watch_names(app.clone()));
     app.ensure_pools();
     let ended = LocalSet::new().block_on(
         &control,
@@ -287,6 +290,18 @@ fn run_worker(outfit: Outfit, mail: mpsc::UnboundedReceiver<Mail>) {
     }
 }
 
+/// Has names that are in use looked up again in time, and tells the workers when servers are not where they should be.
+async fn watch_names(app: Arc<App>) {
+    let dns = app.in_force().blueprint.dns.clone();
+    let mut changes = dns.changes();
+    let tell = async {
+        while changes.changed().await.is_ok() {
+            app.tell_workers(|| Control::RetireMisplaced);
+        }
+    };
+    tokio::join!(dns.keep_watch(), tell);
+}
+
 async fn control_loop(
     app: Arc<App>,
     mut signals: Signals,
@@ -296,7 +311,7 @@ async fn control_loop(
 ) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(
-        "process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: system, tls: rustls",
+        "process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: hickory, tls: rustls",
         crate::COMPATIBLE_VERSION
     );
     readiness.ready();
@@ -412,34 +427,34 @@ async fn log_stats(app: &App) {
 }
 
 async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
-    let login = *login;
-    let Ok(mut stream) = login.stream.attach() else {
+    let ConsoleLogin { guest, user, role } = *login;
+    let Ok(mut stream) = guest.stream.attach() else {
         return;
     };
     let listen_port = app.config_now().settings.listen_port;
     let who = Who {
-        id: login.id,
+        id: guest.id,
         database: Some(CONSOLE_DATABASE),
-        user: Some(&login.user),
-        peer: login.peer,
+        user: Some(&user),
+        peer: guest.peer,
         listen_port,
     };
     let key = app.new_key(super::KeyHolder::Console);
-    let (addr, port) = match login.peer {
+    let (addr, port) = match guest.peer {
         PeerAddr::Tcp(addr) => (addr.ip().to_string(), addr.port()),
         PeerAddr::Unix { .. } => ("unix".to_owned(), listen_port),
     };
     let local = stream.local_addr().ok().flatten();
     let user = ConsoleUser {
-        role: match login.role {
+        role: match role {
             ConsoleRole::Admin => Role::Admin,
             ConsoleRole::Stats => Role::Stats,
         },
         who: who.to_string(),
         key: key.0,
-        parameters: app.named_parameters(&login.params),
+        parameters: app.named_parameters(&guest.params),
         row: SocketRow {
-            user: login.user.clone(),
+            user: user.clone(),
             database: CONSOLE_DATABASE.to_owned(),
             replication: "none",
             state: "idle",
@@ -447,30 +462,30 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
             port,
             local_addr: local.map_or_else(|| "unix".to_owned(), |addr| addr.ip().to_string()),
             local_port: local.map_or(listen_port, |addr| addr.port()),
-            connect_time: login.connected_at,
-            request_time: login.connected_at,
+            connect_time: guest.connected_at,
+            request_time: guest.connected_at,
             wait: std::time::Duration::ZERO,
             close_needed: false,
-            ptr: login.id.ptr(),
+            ptr: guest.id.ptr(),
             link: None,
-            remote_pid: match login.peer {
+            remote_pid: match guest.peer {
                 PeerAddr::Unix { pid: Some(pid), .. } => pid as u32,
                 _ => 0,
             },
-            tls: login.tls.unwrap_or_default().to_owned(),
-            application_name: app.application_name(&login.params),
+            tls: guest.tls.unwrap_or_default().to_owned(),
+            application_name: app.application_name(&guest.params),
             prepared_statements: 0,
-            id: login.id.0,
+            id: guest.id.0,
         },
     };
-    if stream.write_all(&login.greeting).await.is_err() {
+    if stream.write_all(&guest.greeting).await.is_err() {
         return;
     }
-    let stream = Prefixed::new(stream, login.leftover);
+    let stream = Prefixed::new(stream, guest.leftover);
     let ending = console::serve(stream, &*app, &app.consoles, user).await;
     app.cancel_keys.lock().remove(&key);
     if app.config_now().settings.log_disconnections {
-        let age = login.connected.elapsed().as_secs();
+        let age = guest.connected.elapsed().as_secs();
         tracing::info!(%who, "closing because: {ending} (age={age}s)");
     }
 }

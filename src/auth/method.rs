@@ -1,14 +1,19 @@
 //! Which exchange a client meets: a decision over the configured method and the user's stored secret.
 //!
-//! Not here: finding the rule (HBA) and the user (file, query), checking certificates and peer ids, PAM and LDAP.
+//! Not here: finding the rule ([`hba`](super::hba)) and the user (file, query), checking certificates and peer ids, asking LDAP
+//! servers and PAM.
 
+use std::fmt;
+use std::sync::Arc;
+
+use super::ldap::LdapOptions;
 use super::scram::{MockSeed, ServerSecret};
 use super::secret::Secret;
 use super::text;
 use super::user::User;
 
 /// The method in force for this client: `auth_type`, or what an HBA line says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Method {
     /// Everybody, whoever they say they are.
     Any,
@@ -24,8 +29,36 @@ pub enum Method {
     Md5,
     /// SCRAM-SHA-256.
     ScramSha256,
+    /// Whoever can log in to an LDAP server.
+    Ldap(Arc<LdapOptions>),
+    /// Whoever PAM lets in.
+    Pam,
     /// Nobody (HBA only).
     Reject,
+}
+
+/// The word for it in HBA files, without options.
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Method::Any => "any",
+            Method::Trust => "trust",
+            Method::Cert => "cert",
+            Method::Peer => "peer",
+            Method::Plain => "password",
+            Method::Md5 => "md5",
+            Method::ScramSha256 => "scram-sha-256",
+            Method::Ldap(_) => "ldap",
+            Method::Pam => "pam",
+            Method::Reject => "reject",
+        })
+    }
+}
+
+impl fmt::Debug for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// What happens next with the client.
@@ -40,8 +73,19 @@ pub enum Exchange {
     /// AuthenticationSASL with [`OFFER`](super::scram::sasl::OFFER), then a
     /// [`ServerExchange`](super::scram::ServerExchange) with [`scram_secret`].
     Scram,
+    /// AuthenticationCleartextPassword, then the LDAP server is asked.
+    Ldap,
+    /// AuthenticationCleartextPassword, then PAM is asked.
+    Pam,
     /// The client is told this and closed.
     Reject(&'static str),
+}
+
+impl Method {
+    /// Somebody else knows the users and their passwords: neither `auth_file` nor `auth_query` is asked for them.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self, Method::Ldap(_) | Method::Pam)
+    }
 }
 
 impl Exchange {
@@ -49,6 +93,8 @@ impl Exchange {
     pub fn failure_text(self) -> &'static str {
         match self {
             Exchange::Scram => text::SASL_FAILED,
+            Exchange::Ldap => text::LDAP_FAILED,
+            Exchange::Pam => text::PAM_FAILED,
             Exchange::Reject(reason) => reason,
             Exchange::Accept | Exchange::Cleartext | Exchange::Md5 => text::PASSWORD_FAILED,
         }
@@ -57,7 +103,7 @@ impl Exchange {
 
 /// Chooses. An unknown user (`None`) meets what a user with a plain secret would; see [`secret_of`] and [`scram_secret`]
 /// for what to check the answer against.
-pub fn decide(method: Method, user: Option<&User>) -> Exchange {
+pub fn decide(method: &Method, user: Option<&User>) -> Exchange {
     let has_scram = user.is_some_and(|user| matches!(user.secret(), Secret::Scram(_)));
     match method {
         Method::Any => Exchange::Accept,
@@ -68,6 +114,8 @@ pub fn decide(method: Method, user: Option<&User>) -> Exchange {
         Method::Md5 if has_scram => Exchange::Scram,
         Method::Md5 => Exchange::Md5,
         Method::ScramSha256 => Exchange::Scram,
+        Method::Ldap(_) => Exchange::Ldap,
+        Method::Pam => Exchange::Pam,
         Method::Reject => Exchange::Reject(text::REJECTED),
     }
 }
@@ -106,16 +154,25 @@ mod tests {
     use super::super::scram::ScramVerifier;
     use super::*;
 
-    const METHODS: [Method; 8] = [
-        Method::Any,
-        Method::Trust,
-        Method::Cert,
-        Method::Peer,
-        Method::Plain,
-        Method::Md5,
-        Method::ScramSha256,
-        Method::Reject,
-    ];
+    fn ldap() -> Method {
+        let options = "ldapserver=h ldapbasedn=x ldapbindpasswd=hush";
+        Method::Ldap(Arc::new(LdapOptions::parse(options).unwrap()))
+    }
+
+    fn methods() -> [Method; 10] {
+        [
+            Method::Any,
+            Method::Trust,
+            Method::Cert,
+            Method::Peer,
+            Method::Plain,
+            Method::Md5,
+            Method::ScramSha256,
+            ldap(),
+            Method::Pam,
+            Method::Reject,
+        ]
+    }
 
     fn user(stored: &str) -> User {
         User::new(b"ann", Secret::parse(stored.as_bytes()))
@@ -123,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_table() {
-        use Exchange::{Accept, Cleartext, Md5, Reject, Scram};
+        use Exchange::{Accept, Cleartext, Ldap, Md5, Pam, Reject, Scram};
         let scram = ScramVerifier::derive(b"pencil", b"salt", 1).to_string();
         let users = [
             None,
@@ -148,12 +205,14 @@ mod tests {
             [Cleartext; 5],
             [Md5, Md5, Md5, Md5, Scram],
             [Scram; 5],
+            [Ldap; 5],
+            [Pam; 5],
             [Reject(text::REJECTED); 5],
         ];
-        for (method, row) in METHODS.into_iter().zip(expected) {
+        for (method, row) in methods().into_iter().zip(expected) {
             for (user, exchange) in users.iter().zip(row) {
                 assert_eq!(
-                    decide(method, user.as_ref()),
+                    decide(&method, user.as_ref()),
                     exchange,
                     "{method:?} {user:?}"
                 );
@@ -172,8 +231,17 @@ mod tests {
             "password authentication failed"
         );
         assert_eq!(Exchange::Scram.failure_text(), "SASL authentication failed");
-        let unknown = decide(Method::Trust, None).failure_text();
+        assert_eq!(Exchange::Pam.failure_text(), "PAM authentication failed");
+        assert_eq!(Exchange::Ldap.failure_text(), "LDAP authentication failed");
+        let unknown = decide(&Method::Trust, None).failure_text();
         assert_eq!(unknown, "\"trust\" authentication failed");
+    }
+
+    #[test]
+    fn ldap_options_are_not_printed() {
+        let method = ldap();
+        assert_eq!(format!("{method} {method:?}"), "ldap ldap");
+        assert!(method.is_elsewhere() && Method::Pam.is_elsewhere());
     }
 
     #[test]

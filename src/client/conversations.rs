@@ -4,7 +4,9 @@
 mod postgres;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
+use hashbrown::HashSet;
 use proptest::prelude::*;
 
 use self::postgres::Postgres;
@@ -13,7 +15,8 @@ use super::forward::{Forward, Rules, Stop};
 use super::statements::{Counts, Statements};
 use crate::server::link::ServerLink;
 use crate::server::params::{Interner, ParamSet, Tracked};
-use crate::server::prepared::StatementCache;
+use crate::server::prepared::{DUMMY_NAME, StatementCache};
+use crate::server::sql::{SqlList, SqlSet};
 use crate::wire::build;
 use crate::wire::frame::{self, HEADER_LEN};
 use crate::wire::splice::Splice;
@@ -214,7 +217,7 @@ impl Pooler {
         let client = &mut self.clients[at];
         let late = late_copy_len(&client.held);
         client.held.drain(..late);
-        if client.held.len() < HEADER_LEN || client.held.len() <= client.need {
+        if client.held.len() < HEADER_LEN || client.held.len() < client.need {
             return late > 0;
         }
         let Some(free) = self.servers.iter().position(|s| s.client.is_none()) else {
@@ -222,8 +225,46 @@ impl Pooler {
         };
         self.servers[free].client = Some(at);
         client.server = Some(free);
+        self.suit(at);
         self.forward(at);
         true
+    }
+
+    /// As a session does before it links its client with a server.
+    fn suit(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        let server = &mut self.servers[client.server.expect("a server")];
+        let wants = &client.statements.sql;
+        if server.link.sql.agrees(wants) {
+            return;
+        }
+        assert!(server.link.sql.is_known());
+        let plan = server.link.sql.plan(wants);
+        for name in plan.drop {
+            server.postgres.by_sql.remove(&name[..]);
+        }
+        for (name, text) in plan.prepare {
+            let before = server.postgres.by_sql.insert(name.to_vec(), text.to_vec());
+            assert_eq!(before, None);
+        }
+        server.link.sql.carried_out(wants, Vec::new());
+        assert!(server.link.sql.agrees(wants));
+    }
+
+    /// As a session does when its client has prepared something.
+    fn list(&mut self, at: usize, client: usize) {
+        let server = &mut self.servers[at];
+        let mut list = SqlList::new(ParamSet::default());
+        let mut ids = HashSet::new();
+        for name in server.postgres.named.keys() {
+            ids.extend(list.row(&row(name, None), false));
+        }
+        for (name, text) in &server.postgres.by_sql {
+            list.row(&row(name, Some(text)), false);
+        }
+        server.link.prepared.keep_only(&ids);
+        let sql = &mut self.clients[client].statements.sql;
+        *sql = server.link.sql.learn(list, sql).expect("few");
     }
 
     fn forward(&mut self, at: usize) {
@@ -302,7 +343,18 @@ impl Pooler {
             .map(|s| (s.name.to_vec(), s.source.to_vec()))
             .collect();
         known.sort();
-        let has: Vec<_> = server.postgres.named.clone().into_iter().collect();
+        // What was to be dropped in place of another is left if that was refused.
+        let has = server.postgres.named.clone().into_iter();
+        let has: Vec<_> = has
+            .filter(|(name, _)| name != DUMMY_NAME.as_bytes())
+            .collect();
+        assert_eq!(known, has);
+        if !server.link.sql.is_known() {
+            self.list(at, client);
+        }
+        let server = &self.servers[at];
+        let known = names_of(server.link.sql.of_client());
+        let has: Vec<_> = server.postgres.by_sql.keys().cloned().collect();
         assert_eq!(known, has);
     }
 
@@ -332,15 +384,29 @@ impl Pooler {
         for client in &mut self.clients {
             assert_eq!(one_refusal(&client.got), one_refusal(&client.want));
             assert!(client.sent.is_empty() && client.next.is_none());
-            let known = client.statements.iter();
+            let known = client.statements.names.iter();
             let mut known: Vec<_> = known
                 .map(|(name, statement)| (name.to_vec(), statement.source.to_vec()))
                 .collect();
             known.sort();
             let has: Vec<_> = client.own.named.clone().into_iter().collect();
             assert_eq!(known, has);
+            let has: Vec<_> = client.own.by_sql.keys().cloned().collect();
+            assert_eq!(names_of(client.statements.sql.as_ref()), has);
         }
     }
+}
+
+fn names_of(set: Option<&Arc<SqlSet>>) -> Vec<Vec<u8>> {
+    let names = set.into_iter().flat_map(|set| set.names());
+    names.map(<[u8]>::to_vec).collect()
+}
+
+/// The body of a DataRow.
+fn row(name: &[u8], text: Option<&[u8]>) -> Vec<u8> {
+    let mut out = Vec::new();
+    build::data_row(&mut out, [Some(name), text].into_iter());
+    out.split_off(HEADER_LEN)
 }
 
 /// How many whole messages there are.
@@ -412,6 +478,18 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
+/// A text that prepares, executes or drops by SQL. The names prepared by it are not those prepared by the protocol: PREPARE of one
+/// of those is not refused by the pooler.
+fn by_sql() -> impl Strategy<Value = String> {
+    let of_sql = || prop::sample::select(vec!["x", "y"]);
+    let droppable = prop::sample::select(vec!["a", "b", "c", "x", "y", "none"]);
+    prop_oneof![
+        3 => (of_sql(), 0..3).prop_map(|(name, n)| format!("prepare {name} as select {n}")),
+        3 => of_sql().prop_map(|name| format!("execute {name}")),
+        3 => droppable.prop_map(|name| format!("deallocate {name}")),
+    ]
+}
+
 /// Some messages of the extended protocol that belong together.
 fn group() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let portal = || prop::sample::select(vec!["", "p"]);
@@ -420,6 +498,11 @@ fn group() -> impl Strategy<Value = Vec<Vec<u8>>> {
         4 => (portal(), name(), 0..600usize)
             .prop_map(|(p, n, len)| vec![bind(p, n, len), execute(p)]),
         2 => (text(), portal()).prop_map(|(t, p)| vec![parse("", &t), bind(p, "", 6), execute(p)]),
+        2 => (by_sql(), portal())
+            .prop_map(|(t, p)| vec![parse("", &t), bind(p, "", 6), execute(p)]),
+        1 => prop::sample::select(vec!["x", "y"])
+            .prop_map(|n| vec![bind("", n, 6), execute("")]),
+        1 => prop::sample::select(vec!["x", "y"]).prop_map(|n| vec![target(tag::CLOSE, b'S', n)]),
         2 => name().prop_map(|n| vec![target(tag::DESCRIBE, b'S', n)]),
         2 => name().prop_map(|n| vec![target(tag::CLOSE, b'S', n)]),
         1 => portal().prop_map(|p| vec![target(tag::DESCRIBE, b'P', p)]),
@@ -437,6 +520,7 @@ fn batch() -> impl Strategy<Value = Vec<Item>> {
     let end = prop_oneof![
         6 => Just(vec![bare(tag::SYNC)]),
         3 => text().prop_map(|text| vec![query(&text)]),
+        2 => by_sql().prop_map(|text| vec![query(&text)]),
         1 => any::<bool>().prop_map(|fails| {
             let end = if fails { tag::COPY_FAIL } else { tag::COPY_DONE };
             vec![bare(tag::SYNC), query("copy"), bare(tag::COPY_DATA), bare(end), bare(tag::COPY_DONE)]
@@ -633,6 +717,19 @@ fn a_server_whose_names_have_changed_meaning_is_not_used_again() {
     let got = show(&pooler.clients[0].got);
     assert_eq!(got[4..6], ["1 ", "Z T"]);
     assert!(got[6].contains("select 2"), "{got:?}");
+}
+
+/// The server went home meanwhile, and nothing follows.
+#[test]
+fn a_message_that_was_cut_is_served_when_it_is_whole() {
+    let long = format!("select {}", "x".repeat(100));
+    let said = [parse("a", "select 0"), sync(), query(&long)];
+    let mut pooler = one_client(1, &said);
+    while pooler.client_acts(0) {}
+    pooler.read_client(0, pooler.clients[0].sent.len() - 50);
+    while pooler.servers[0].postgres.step() {}
+    pooler.read_server(0, usize::MAX);
+    pooler.finish();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::statements::{self, Statements};
+use crate::server::conn::drops_all_statements;
 use crate::server::link::ServerLink;
 use crate::server::owed::{Event, Fate, Kind};
 use crate::server::params::{Interner, ParamSet, Tracked};
@@ -18,6 +19,15 @@ pub const UNDERSTOOD_LEN_MAX: u64 = 64 << 10;
 
 /// Bytes of a ReadyForQuery.
 const READY_LEN: u64 = 6;
+
+/// The routine that says that the result of a statement has changed its type since it was prepared. That copy is of no use any
+/// more, and PostgreSQL would say so for ever.
+const CANNOT_REPLAN: &[u8] = b"RevalidateCachedQuery";
+
+/// Behind PostgreSQL's own word that a statement does not exist.
+const OF_PROTOCOL: &[u8] =
+    b"It was prepared by the protocol, and the pooler keeps it under another name: execute it by the protocol too, or use \
+pool_mode=session.";
 
 /// What a server did that ends the connection with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,15 +152,23 @@ impl Deliver<'_> {
     }
 
     fn command_complete(&mut self, body: &[u8]) {
-        if matches!(body, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
-            statements::forget_all(self.statements, self.link);
+        match body {
+            b"PREPARE\0" => self.link.sql.note_changed(),
+            b"DEALLOCATE\0" => match self.link.owed.head_note() {
+                Some(Note::Dropped { name }) => drop(self.statements.names.remove(name)),
+                Some(Note::Unnamed { .. }) => {}
+                _ => self.link.sql.note_changed(),
+            },
+            _ if drops_all_statements(body) => statements::forget_all(self.statements, self.link),
+            _ => {}
         }
     }
 
-    /// An error about a statement that is there already, or is not there, speaks of the pooler's name: the client shall read its
-    /// own. One that is not there will be prepared again.
+    /// An error may speak of a statement by the pooler's name: the client shall read its own. A statement that is not there, or
+    /// that the server can't use any more, will be prepared again.
     fn error(&mut self, body: &[u8], splice: &mut Splice) -> Fate {
         let fields = read::error_fields(body);
+        let about = self.link.owed.head_about();
         let names = match (fields.sqlstate, self.link.owed.head_note()) {
             (
                 Some(b"42P05"),
@@ -161,6 +179,14 @@ impl Deliver<'_> {
             (Some(b"42P05"), Some(Note::Named { .. } | Note::OnServer(_))) => {
                 self.link.tainted = true; // it has what nobody gave it
                 None
+            }
+            (Some(b"0A000"), _) if fields.routine == Some(CANNOT_REPLAN) => {
+                self.link.prepared.outdate(about);
+                None
+            }
+            (Some(b"08P01"), _) if about != 0 => self.names_of(about),
+            (Some(b"26000"), _) if self.executes() => {
+                return self.nothing_to_execute(body, fields.message, splice);
             }
             (Some(b"26000"), _) => self.missing(fields.message),
             _ => None,
@@ -174,6 +200,46 @@ impl Deliver<'_> {
         Fate::Swallow
     }
 
+    /// The pooler's name of a statement, and a client's name of it.
+    fn names_of(&self, id: u64) -> Option<(Box<[u8]>, &[u8])> {
+        let name = format!("{}{id}", prepared::NAME_PREFIX).into_bytes();
+        Some((name.into(), self.statements.names.name_of(id)?))
+    }
+
+    /// True if the server answers something that may be an EXECUTE.
+    fn executes(&self) -> bool {
+        let head = self.link.owed.head_kind();
+        matches!(head, Some(Kind::Query | Kind::Execute))
+    }
+
+    /// The server has no statement of the name that stands in an EXECUTE: either it could not be prepared here, and what the
+    /// server said then is the better answer; or it was prepared by the protocol, and the client is told what to do.
+    fn nothing_to_execute(
+        &mut self,
+        body: &[u8],
+        message: Option<&[u8]>,
+        splice: &mut Splice,
+    ) -> Fate {
+        let Some(name) = message.and_then(quoted) else {
+            return Fate::Deliver;
+        };
+        let mut notes = self.link.owed.notes();
+        let is_certain = !notes.any(|note| note.concerns(name, None));
+        drop(notes);
+        if let Some(fault) = self.link.sql.fault_of(name) {
+            build::message(splice.insert(), tag::ERROR_RESPONSE, |out| {
+                out.extend_from_slice(fault)
+            });
+        } else if is_certain && self.statements.names.contains(name) {
+            build::message(splice.insert(), tag::ERROR_RESPONSE, |out| {
+                with_hint(body, OF_PROTOCOL, out)
+            });
+        } else {
+            return Fate::Deliver;
+        }
+        Fate::Swallow
+    }
+
     /// The pooler's and the client's name of a statement that the server says it does not have.
     fn missing(&mut self, message: Option<&[u8]>) -> Option<(Box<[u8]>, &[u8])> {
         let id = prepared::named_in(message?)?;
@@ -182,8 +248,7 @@ impl Deliver<'_> {
             drop(notes);
             self.link.prepared.remove(id);
         }
-        let name = format!("{}{id}", prepared::NAME_PREFIX).into_bytes();
-        Some((name.into(), self.statements.name_of(id)?))
+        self.names_of(id)
     }
 }
 
@@ -214,6 +279,21 @@ fn must_be_whole(header: Header) -> bool {
         }
         _ => false,
     }
+}
+
+/// What stands between the first and the last double quote.
+fn quoted(message: &[u8]) -> Option<&[u8]> {
+    let from = message.iter().position(|byte| *byte == b'"')?;
+    let to = message.iter().rposition(|byte| *byte == b'"')?;
+    message.get(from + 1..to)
+}
+
+/// An ErrorResponse's body with one more field.
+fn with_hint(body: &[u8], hint: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(body.strip_suffix(b"\0").unwrap_or(body));
+    out.push(b'H');
+    build::cstr(out, hint);
+    out.push(0);
 }
 
 fn replace(text: &[u8], what: &[u8], with: &[u8], out: &mut Vec<u8>) {

@@ -94,6 +94,9 @@ impl Forward<'_> {
                     .rewriter()
                     .describe_or_close(Kind::Close, total, splice);
             }
+            tag::EXECUTE if rewrite && self.statements.may_drop() => {
+                return self.rewriter().execute(total, splice);
+            }
             tag::PARSE => Some(Kind::Parse),
             tag::BIND => Some(Kind::Bind),
             tag::DESCRIBE => Some(Kind::Describe),
@@ -117,13 +120,20 @@ impl Forward<'_> {
         if self.rules.refuse_simple {
             return Err(ClientError::new("PQexec disallowed"));
         }
-        let watched =
-            self.rules.rewrite && !(self.link.prepared.is_empty() && self.statements.is_empty());
+        let watched = self.rules.rewrite
+            && !(self.link.prepared.is_empty() && self.statements.names.is_empty());
         let suspect = watched && {
             let rest = splice.rest();
             let text = &rest[HEADER_LEN..rest.len().min(header.total as usize)];
             statements::text_may_drop(text, header.total)
         };
+        if suspect
+            && !self.link.owed.is_skipping()
+            && let Some(step) = self.rewriter().query(header.total, splice)
+        {
+            return Ok(step);
+        }
+        self.statements.note_query();
         self.link.may_drop |= suspect;
         self.sent(Kind::Query, suspect);
         self.pass(header.total, splice);

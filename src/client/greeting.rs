@@ -32,9 +32,19 @@ impl Greeting {
         self.replication.is_some()
     }
 
-    /// Start-up parameters for the client's own server.
-    pub fn startup(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.replication.clone().unwrap_or_default()
+    /// Start-up parameters for the client's own server: what belongs to replication, and the tracked ones that the client gave,
+    /// which nobody brings into line later.
+    pub fn startup(&self, own: &ParamSet, space: &ParamSpace) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut startup = self.replication.clone().unwrap_or_default();
+        for index in 0..space.tracked.len() {
+            if let Some(value) = own.get(index) {
+                startup.push((
+                    space.tracked.name(index).as_bytes().to_vec(),
+                    value.to_vec(),
+                ));
+            }
+        }
+        startup
     }
 
     /// What the client's own server has told at its login.

@@ -6,14 +6,22 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `console` | who wants the console instead of a database |
 //! | [`desk`] | the settings as logins see them |
+//! | `elsewhere` | proofs that others judge: an LDAP server ([`ldap`]), PAM ([`pam`]) |
 //! | `knock` | first bytes: TLS, cancel requests, the StartupMessage |
+//! | `gate` | by which method a client has to prove who it is |
 //! | [`request`] | what a StartupMessage asks for (pure) |
 //! | `proof` | the password exchange |
 //! | `visitor` | the connection meanwhile, and how it is turned away |
 
+mod console;
 pub mod desk;
+mod elsewhere;
+mod gate;
 mod knock;
+pub mod ldap;
+pub mod pam;
 mod proof;
 pub mod request;
 mod visitor;
@@ -25,7 +33,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::unistd::gethostname;
 use tracing::{error, info};
 
-pub use self::desk::{ConsoleRole, Desk};
+pub use self::desk::{ConsoleRole, Desk, Referees};
 use self::knock::Knock;
 use self::proof::Claim;
 pub use self::request::Replication;
@@ -35,7 +43,7 @@ pub use super::admission::{Admission, Guards};
 use super::admission::{DatabaseGuard, SocketGuard, UserGuard};
 use super::who::Who;
 use crate::auth::user::USER_BYTES_MAX;
-use crate::auth::{Method, User, text};
+use crate::auth::{User, text};
 use crate::config::{AuthType, CONSOLE_DATABASE, Database};
 use crate::net::{DetachedStream, PeerAddr, Stream};
 use crate::server::params::ParamSet;
@@ -64,9 +72,9 @@ pub enum Arrival {
     },
 }
 
-/// A client that has proved who it is.
+/// A connection that has been let in, whatever it wants.
 #[derive(Debug)]
-pub struct LoggedIn {
+pub struct Guest {
     /// The connection, belonging to no runtime.
     pub stream: DetachedStream,
     /// What the client has sent ahead.
@@ -81,6 +89,19 @@ pub struct LoggedIn {
     pub connected_at: SystemTime,
     /// Its address.
     pub peer: PeerAddr,
+    /// The tracked parameters that it gave, as sent.
+    pub params: ParamSet,
+    /// Protocol and cipher, e.g. `TLSv1.3/TLS_AES_256_GCM_SHA384`.
+    pub tls: Option<&'static str>,
+    /// What it is counted in; to be kept for as long as it is connected.
+    pub guards: Guards,
+}
+
+/// A client that has proved who it is.
+#[derive(Debug)]
+pub struct LoggedIn {
+    /// Its connection.
+    pub guest: Guest,
     /// Its database.
     pub database: Arc<Database>,
     /// Who it is; under `auth_type=any` the forced user.
@@ -89,45 +110,21 @@ pub struct LoggedIn {
     pub server_user: String,
     /// That user with its secret, for logging into servers.
     pub credentials: Arc<User>,
-    /// The tracked parameters that it gave, as sent.
-    pub params: ParamSet,
     /// Whether it replicates.
     pub replication: Replication,
     /// Parameters of a replicating client that go into its server's StartupMessage as they are: `options`, if given.
     pub startup_options: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Protocol and cipher, e.g. `TLSv1.3/TLS_AES_256_GCM_SHA384`.
-    pub tls: Option<&'static str>,
-    /// What it is counted in; to be kept for as long as it is connected.
-    pub guards: Guards,
 }
 
 /// A console user who has got in.
 #[derive(Debug)]
 pub struct ConsoleLogin {
-    /// The connection, belonging to no runtime.
-    pub stream: DetachedStream,
-    /// What the client has sent ahead.
-    pub leftover: Vec<u8>,
-    /// What must be sent before AuthenticationOk, in the same write.
-    pub greeting: Vec<u8>,
-    /// Its number.
-    pub id: ConnId,
-    /// When it connected.
-    pub connected: Instant,
-    /// The same, by the clock on the wall.
-    pub connected_at: SystemTime,
-    /// Its address.
-    pub peer: PeerAddr,
+    /// Its connection.
+    pub guest: Guest,
     /// Its name; under `auth_type=any` always [`CONSOLE_USER`].
     pub user: String,
     /// What it may do.
     pub role: ConsoleRole,
-    /// The tracked parameters that it gave, as sent.
-    pub params: ParamSet,
-    /// Protocol and cipher.
-    pub tls: Option<&'static str>,
-    /// What it is counted in; to be kept for as long as it is connected.
-    pub guards: Guards,
 }
 
 /// Receives a client that has just connected. `None`: the connection has ended, and everybody who should know has been told.
@@ -183,7 +180,7 @@ async fn log_in(visitor: &mut Visitor<'_>, socket: SocketGuard) -> Result<Arriva
         build::negotiate_protocol_version(&mut visitor.outgoing, &unknown);
     }
     match wants_console {
-        true => log_in_console(visitor, request, socket).await,
+        true => console::log_in(visitor, request, socket).await,
         false => log_in_client(visitor, request, socket).await,
     }
 }
@@ -242,6 +239,9 @@ fn check_user_name(visitor: &Visitor<'_>, request: &Request) -> Result<(), Endin
 /// The user in `auth_file`. A name that is no UTF-8 is nobody's: names go on as texts from here, and two of them must not become
 /// the same.
 fn look_up(visitor: &Visitor<'_>, request: &Request) -> Option<Arc<User>> {
+    if visitor.desk.method().is_elsewhere() {
+        return None;
+    }
     let name = std::str::from_utf8(&request.user).ok();
     let user = name.and_then(|name| visitor.desk.users.lookup(name));
     if user.is_none() {
@@ -314,6 +314,16 @@ struct Identity {
     user: Option<Arc<User>>,
 }
 
+impl Identity {
+    /// The same, with the secret that was shown to somebody who knows better than `auth_file`.
+    fn with(self, shown: Option<Arc<User>>) -> Identity {
+        Identity {
+            user: shown.or(self.user),
+            ..self
+        }
+    }
+}
+
 async fn log_in_client(
     visitor: &mut Visitor<'_>,
     request: Request,
@@ -324,12 +334,14 @@ async fn log_in_client(
     let identity = identify(visitor, &request, &destination)?;
     let guards = enter(visitor, &destination, &identity, socket)?;
     log_attempt(visitor, &request)?;
+    let method = gate::method(visitor, &request).await?;
     let claim = Claim {
         name: &request.user,
         user: identity.user.as_ref(),
-        method: visitor.desk.method(),
+        method: &method,
     };
-    proof::prove(visitor, claim).await?;
+    let shown = proof::prove(visitor, claim).await?;
+    let identity = identity.with(shown);
 
     if let Destination::Unknown(_) = destination {
         log_failed(visitor, &request);
@@ -337,27 +349,15 @@ async fn log_in_client(
     let database = destination.into_known()?;
     check_open(visitor, &database)?;
     let credentials = credentials(visitor, &database, &identity)?;
-    let (stream, leftover) = visitor.take_inbox()?.into_parts();
+    let server_user = database.user.clone();
     Ok(Arrival::Client(LoggedIn {
-        tls: stream.tls_version_text(),
-        stream: stream.detach()?,
-        leftover,
-        greeting: std::mem::take(&mut visitor.outgoing),
-        id: visitor.id,
-        connected: visitor.connected,
-        connected_at: visitor.connected_at,
-        peer: visitor.peer,
-        server_user: database
-            .user
-            .clone()
-            .unwrap_or_else(|| identity.login_user.clone()),
+        guest: visitor.let_in(request.params, guards)?,
+        server_user: server_user.unwrap_or_else(|| identity.login_user.clone()),
         login_user: identity.login_user,
         credentials,
         database,
-        params: request.params,
         replication: request.replication,
         startup_options: request.startup_options,
-        guards,
     }))
 }
 
@@ -367,6 +367,7 @@ fn identify(
     destination: &Destination,
 ) -> Result<Identity, Ending> {
     if visitor.desk.config.settings.auth_type != AuthType::Any {
+        elsewhere::check_database(visitor, destination)?;
         return Ok(Identity {
             login_user: lossy(&request.user),
             user: look_up(visitor, request),
@@ -378,7 +379,7 @@ fn identify(
         let name = lossy(&request.database);
         return Err(Ending::fatal(format_args!("no such database: {name}")));
     };
-    match (&database.user, visitor.desk.forced_user(database)) {
+    match (&database.user, visitor.desk.server_users.forced(database)) {
         (Some(name), user @ Some(_)) => Ok(Identity {
             login_user: name.clone(),
             user,
@@ -450,7 +451,7 @@ fn credentials(
     identity: &Identity,
 ) -> Result<Arc<User>, Ending> {
     let own = identity.user.as_ref();
-    let forced = visitor.desk.forced_user(database);
+    let forced = visitor.desk.server_users.forced(database);
     // Keys that this client has proved are of use for a forced user with the very same secret.
     if let (Some(forced), Some(keys)) = (&forced, own.and_then(|user| user.keys())) {
         forced.keep_keys(keys.clone());
@@ -459,107 +460,6 @@ fn credentials(
     forced
         .or_else(|| own.cloned())
         .ok_or_else(|| Ending::fatal("bouncer config error"))
-}
-
-// The console.
-
-async fn log_in_console(
-    visitor: &mut Visitor<'_>,
-    request: Request,
-    socket: SocketGuard,
-) -> Result<Arrival, Ending> {
-    if is_own_console(visitor, &request) {
-        if visitor.desk.config.settings.log_connections {
-            info!(who = %visitor.who(), "pgbouncer access from unix socket");
-        }
-        let guards = Guards {
-            socket,
-            database: None,
-            user: None,
-        };
-        let user = CONSOLE_USER.to_owned();
-        return console(visitor, request.params, user, ConsoleRole::Admin, guards);
-    }
-    check_user_name(visitor, &request)?;
-    let is_any = visitor.desk.method() == Method::Any;
-    let user = if is_any {
-        None
-    } else {
-        look_up(visitor, &request)
-    };
-    let role = visitor.desk.console_role(&request.user);
-    let guards = enter_console(visitor, &request, role, socket)?;
-    log_attempt(visitor, &request)?;
-    let role = role.ok_or_else(|| Ending::fatal("not allowed"))?;
-    let claim = Claim {
-        name: &request.user,
-        user: user.as_ref(),
-        method: visitor.desk.method(),
-    };
-    proof::prove(visitor, claim).await?;
-    let name = if is_any {
-        CONSOLE_USER.to_owned()
-    } else {
-        lossy(&request.user)
-    };
-    console(visitor, request.params, name, role, guards)
-}
-
-/// Our own uid at the other end of a Unix socket could do worse than look at the console.
-fn is_own_console(visitor: &Visitor<'_>, request: &Request) -> bool {
-    let own_uid = visitor.desk.console_uid;
-    let is_own = matches!(visitor.peer, PeerAddr::Unix { uid, .. } if uid == own_uid);
-    is_own && request.user == CONSOLE_USER.as_bytes()
-}
-
-/// Counts a console user. Administrators get in whatever the limits say.
-fn enter_console(
-    visitor: &Visitor<'_>,
-    request: &Request,
-    role: Option<ConsoleRole>,
-    socket: SocketGuard,
-) -> Result<Guards, Ending> {
-    let user = lossy(&request.user);
-    let config = &visitor.desk.config;
-    let limits = config.client_limits(&Database::new(CONSOLE_DATABASE), &user);
-    let limited = |max: u32| {
-        if role == Some(ConsoleRole::Admin) {
-            0
-        } else {
-            max
-        }
-    };
-    let database_max = limited(limits.max_db_client_connections);
-    let user_max = limited(limits.max_user_client_connections);
-    Ok(Guards {
-        socket,
-        database: Some(enter_database(visitor, CONSOLE_DATABASE, database_max)?),
-        user: Some(enter_user(visitor, &user, user_max)?),
-    })
-}
-
-fn console(
-    visitor: &mut Visitor<'_>,
-    params: ParamSet,
-    user: String,
-    role: ConsoleRole,
-    guards: Guards,
-) -> Result<Arrival, Ending> {
-    let (stream, leftover) = visitor.take_inbox()?.into_parts();
-    Ok(Arrival::Console(ConsoleLogin {
-        tls: stream.tls_version_text(),
-        stream: stream.detach()?,
-        leftover,
-        greeting: std::mem::take(&mut visitor.outgoing),
-        id: visitor.id,
-        connected: visitor.connected,
-        connected_at: visitor.connected_at,
-        peer: visitor.peer,
-        user,
-        role,
-        params,
-        guards,
-    }))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::card::{ClientCard, ClientState, Order};
 use super::deliver::{self, Deliver, ServerFault};
@@ -25,6 +25,7 @@ use crate::net::stream::Stream;
 use crate::pool::lease::Lease;
 use crate::pool::shard::Shard;
 use crate::pool::ticket::{Grant, Ticket};
+use crate::server::align::Listed;
 use crate::server::conn::{Outcome, ParamSpace, ServerLost};
 use crate::server::params::{self, ParamSet};
 use crate::server::prepared::StatementCache;
@@ -77,13 +78,19 @@ enum State {
     Idle,
     /// In the queue for a server; what the client said is held.
     Waiting,
-    /// The server's parameters are being brought into line.
-    Aligning(Pin<Box<dyn Future<Output = Aligned>>>),
+    /// The server's parameters and statements are being brought into line.
+    Aligning(Work<Outcome>),
     /// Linked with a server.
     Attached(Lease),
+    /// The server, which is free, is asked which statements the client has prepared by SQL.
+    Listing(Work<Listed>),
 }
 
-type Aligned = (Lease, Result<Outcome, ServerLost>);
+/// A server that does something for its next or last client.
+type Work<T> = Pin<Box<dyn Future<Output = (Lease, Result<T, ServerLost>)>>>;
+
+/// How long a server may take to tell which statements were prepared.
+pub const LISTING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a session ends.
 #[derive(Debug)]
@@ -215,6 +222,7 @@ impl Session {
             State::Waiting => self.wait(cx, now),
             State::Aligning(_) => self.align(cx, now),
             State::Attached(_) => self.relay(cx, now),
+            State::Listing(_) => self.list(cx, now),
         }
     }
 
@@ -224,7 +232,7 @@ impl Session {
             State::Greeting { .. } => ClientState::Login,
             State::Idle => ClientState::Idle,
             State::Waiting => ClientState::Waiting,
-            State::Aligning(_) | State::Attached(_) => ClientState::Active,
+            State::Aligning(_) | State::Attached(_) | State::Listing(_) => ClientState::Active,
         };
         self.card.state.set(shown);
         self.state = state;
@@ -340,8 +348,9 @@ impl Session {
         self.card.begin_waiting(now);
         *queued = true;
         if greeting.dedicated() {
+            let startup = greeting.startup(&self.params, &self.around.space);
             self.shard
-                .dial_dedicated(self.card.id, &self.ticket, greeting.startup(), now);
+                .dial_dedicated(self.card.id, &self.ticket, startup, now);
         } else if let Some(lease) = self.shard.checkout(&self.ticket, now) {
             *queued = false;
             lease.give_back(now);
@@ -371,7 +380,9 @@ impl Session {
             return Ok(Flow::Again);
         };
         let welcome = greeting.take_dedicated_welcome(&self.shard, self.card.id);
-        let (bytes, _) = greeting.compose(&welcome, &self.params, &self.around.space);
+        // Its own parameters are in the server's words already.
+        let own = ParamSet::default();
+        let (bytes, _) = greeting.compose(&welcome, &own, &self.around.space);
         let params = lease.link.params.clone();
         self.greeted(cx, Instant::now(), &bytes, params)?;
         self.link_with(lease);
@@ -389,7 +400,7 @@ impl Session {
         if !self.flush(cx)? {
             return Ok(Flow::Wait);
         }
-        if self.held.len() > self.need {
+        if !self.held.is_empty() && self.held.len() >= self.need {
             let input = std::mem::take(&mut self.held);
             return self.begin(cx, now, &input);
         }
@@ -427,7 +438,7 @@ impl Session {
             return Ok(Flow::Again);
         }
         if input.len() < frame::HEADER_LEN && input.first() != Some(&from_client::TERMINATE) {
-            self.keep(input, frame::HEADER_LEN - 1);
+            self.keep(input, frame::HEADER_LEN);
             return Ok(Flow::Again);
         }
         if input[0] == from_client::TERMINATE {
@@ -489,29 +500,46 @@ impl Session {
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
-        lease: Lease,
+        mut lease: Lease,
         input: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Flow, End> {
         self.shard.count(|stats| stats.server_assignment_count += 1);
+        self.follow_settings();
         lease.card.request_time.set(now);
         self.card.last_reply.set(now);
-        let link = &lease.link;
-        if !params::agree(&self.params, &link.params, link.reported)
-            && let Some(sql) = params::alignment(
-                &self.around.space.tracked,
-                &self.params,
-                &link.params,
-                link.reported,
-            )
-        {
+        if !self.suits(&mut lease) {
             self.keep(input, 0);
-            self.begin_aligning(lease, sql);
+            self.begin_aligning(lease);
             return Ok(Flow::Again);
         }
         self.link_with(lease);
         self.forward(cx, now, input, out)?;
         Ok(Flow::Again)
+    }
+
+    /// `max_prepared_statements` may have changed. Whoever has names that servers do not know keeps having them translated.
+    fn follow_settings(&mut self) {
+        let settings = self.shard.settings();
+        let max = settings.max_prepared_statements as usize;
+        let pooled = settings.pool_mode != PoolMode::Session;
+        self.rules.max_prepared = max;
+        self.rules.rewrite = pooled && max > 0 || !self.statements.names.is_empty();
+    }
+
+    /// True if the server can be used as it is.
+    fn suits(&self, lease: &mut Lease) -> bool {
+        let link = &mut lease.link;
+        if !link.sql.agrees(&self.statements.sql) {
+            let by_session = self.shard.settings().pool_mode == PoolMode::Session;
+            if !by_session || self.statements.sql.is_some() {
+                return false;
+            }
+            link.sql.clear(); // whatever was left there is the reset query's business
+        }
+        let tracked = &self.around.space.tracked;
+        params::agree(&self.params, &link.params, link.reported)
+            || params::alignment(tracked, &self.params, &link.params, link.reported).is_none()
     }
 
     fn link_with(&mut self, lease: Lease) {
@@ -520,11 +548,12 @@ impl Session {
         self.enter(State::Attached(lease));
     }
 
-    fn begin_aligning(&mut self, mut lease: Lease, sql: Vec<u8>) {
+    fn begin_aligning(&mut self, mut lease: Lease) {
         lease.card.linked.set(Some(self.card.id));
         let space = self.around.space.clone();
+        let (params, sql) = (self.params.clone(), self.statements.sql.clone());
         self.enter(State::Aligning(Box::pin(async move {
-            let outcome = lease.command(&sql, &space).await;
+            let outcome = lease.suit(&params, &sql, &space).await;
             (lease, outcome)
         })));
     }
@@ -545,10 +574,10 @@ impl Session {
                 lease.give_back(now);
                 return Err(End::Told(ClientError::new("invalid server parameter")));
             }
-            Err(_) => {
+            Err(lost) => {
                 self.enter(State::Idle);
-                lease.close("server conn crashed?");
-                return Err(End::Told(ClientError::new("server conn crashed?")));
+                lease.close(lost.reason());
+                return Err(End::Told(ClientError::new(lost.reason())));
             }
         }
         let space = &self.around.space;
@@ -737,14 +766,64 @@ impl Session {
         let State::Attached(lease) = std::mem::replace(&mut self.state, State::Idle) else {
             return;
         };
+        if !lease.link.sql.is_known() {
+            return self.begin_listing(lease);
+        }
         self.enter(State::Idle);
         self.unlink();
+        self.send_home(lease, now);
+    }
+
+    fn send_home(&self, lease: Lease, now: Instant) {
+        let settings = self.shard.settings();
         match &settings.server_reset_query {
             Some(query) if settings.server_reset_query_always => {
                 lease.clean(vec![query.as_bytes().to_vec()])
             }
             _ => lease.give_back(now),
         }
+    }
+
+    /// The client has prepared or dropped statements by SQL: which it has now, only the server can tell.
+    fn begin_listing(&mut self, mut lease: Lease) {
+        let space = self.around.space.clone();
+        let before = self.statements.sql.clone();
+        self.enter(State::Listing(Box::pin(async move {
+            let work = lease.list_statements(&before, &space);
+            let listed = tokio::time::timeout(LISTING_TIMEOUT, work).await;
+            (lease, listed.unwrap_or(Err(ServerLost::Unclear)))
+        })));
+    }
+
+    fn list(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
+        self.flush(cx)?;
+        let State::Listing(work) = &mut self.state else {
+            return Ok(Flow::Again);
+        };
+        let Poll::Ready((lease, listed)) = work.as_mut().poll(cx) else {
+            return Ok(Flow::Wait);
+        };
+        self.enter(State::Idle);
+        self.unlink();
+        let (reason, error) = match listed {
+            Ok(Listed::Ok(names)) => {
+                self.statements.sql = names;
+                self.send_home(lease, now);
+                return Ok(Flow::Again);
+            }
+            Ok(Listed::TooMany(many)) => {
+                ("too many statements", ClientError::with(many.to_string()))
+            }
+            Ok(Listed::Failed(message)) => {
+                let message = String::from_utf8_lossy(&message);
+                tracing::warn!("could not list prepared statements: {message}");
+                let reason = ServerLost::Unclear.reason();
+                (reason, ClientError::new(reason))
+            }
+            Err(lost) => (lost.reason(), ClientError::new(lost.reason())),
+        };
+        lease.close(reason);
+        Err(End::Told(error))
     }
 
     fn unlink(&mut self) {
@@ -856,7 +935,7 @@ impl Session {
         let State::Attached(lease) = &mut self.state else {
             return Ok(());
         };
-        self.card.prepared.set(self.statements.len());
+        self.card.prepared.set(self.statements.names.len());
         if lease.link.events.is_empty() || !lease.link.from_server.at_boundary() {
             return Ok(());
         }
@@ -937,6 +1016,7 @@ impl Session {
             }
             State::Waiting | State::Greeting { queued: true, .. } => self.leave_queue(now),
             State::Aligning(work) => drop(work),
+            State::Listing(work) => drop(work),
             _ => {}
         }
         self.card.linked.replace(None);

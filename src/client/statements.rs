@@ -10,57 +10,61 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
+use super::names::{NAMES_BYTES_MAX, NAMES_MAX, Names};
 use crate::error::ClientError;
+use crate::server::lexer;
 use crate::server::link::ServerLink;
 use crate::server::owed::{Event, Kind, Origin};
 use crate::server::prepared::{
-    LOOKED_AT_MAX, NAME_PREFIX, Note, Statement, StatementCache, may_drop_statements,
+    DUMMY_NAME, LOOKED_AT_MAX, NAME_PREFIX, Note, Presence, Statement, StatementCache, key_of,
+    may_drop_statements,
 };
+use crate::server::sql::SqlNames;
 use crate::types::TxStatus;
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::splice::Splice;
+use crate::wire::startup::split_cstr;
 use crate::wire::tag::from_client as tag;
 use crate::wire::{build, read};
 
-/// The most names that one client may have in use.
-pub const NAMES_MAX: usize = 65_536;
 /// The largest Parse message of a named statement: it has to be held whole.
 pub const PARSE_LEN_MAX: u64 = 64 << 20;
 /// The most bytes of a message in which its names must end.
 pub const NAMES_LEN_MAX: usize = 16 << 10;
 
-/// The client's names and the statements they stand for. An empty map allocates nothing.
+/// What one client has prepared, by the protocol and by SQL.
 #[derive(Debug, Default)]
 pub struct Statements {
-    by_name: HashMap<Box<[u8]>, Arc<Statement>>,
+    /// Its names and the statements they stand for.
+    pub names: Names,
+    /// What the client has prepared by SQL.
+    pub sql: SqlNames,
+    /// A DEALLOCATE that the client has parsed and not executed yet.
+    drops: Option<Box<Drops>>,
+}
+
+/// What executing the unnamed statement, or the portal made of it, drops: a statement prepared by the protocol.
+#[derive(Debug, Default)]
+struct Drops {
+    unnamed: Option<Box<[u8]>>,
+    portal: Option<DroppingPortal>,
+}
+
+#[derive(Debug)]
+struct DroppingPortal {
+    name: Box<[u8]>,
+    dropped: Box<[u8]>,
 }
 
 impl Statements {
-    /// How many names are in use.
-    pub fn len(&self) -> usize {
-        self.by_name.len()
+    /// True if an Execute may be that of a DEALLOCATE.
+    pub fn may_drop(&self) -> bool {
+        self.drops.is_some()
     }
 
-    /// True if no name is in use.
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
-
-    /// The client's names and what they stand for.
-    #[cfg(test)]
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
-        self.by_name
-            .iter()
-            .map(|(name, statement)| (&name[..], statement))
-    }
-
-    /// A name by which the client knows the statement with this number.
-    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
-        let mut all = self.by_name.iter();
-        let (name, _) = all.find(|(_, statement)| statement.id == id)?;
-        Some(name)
+    /// A Query: the unnamed statement is gone.
+    pub fn note_query(&mut self) {
+        self.drops = None;
     }
 }
 
@@ -100,6 +104,138 @@ pub enum Step {
     Busy,
 }
 
+impl Drops {
+    /// A portal is made of a statement, or what had its name is gone.
+    fn note_bind(&mut self, portal: &[u8], statement: &[u8]) {
+        if let Some(dropped) = self.unnamed.as_ref().filter(|_| statement.is_empty()) {
+            self.portal = Some(DroppingPortal {
+                name: portal.into(),
+                dropped: dropped.clone(),
+            });
+        } else if self
+            .portal
+            .as_ref()
+            .is_some_and(|known| *known.name == *portal)
+        {
+            self.portal = None;
+        }
+    }
+
+    fn of_portal(&self, portal: &[u8]) -> Option<&[u8]> {
+        let known = self.portal.as_ref()?;
+        (*known.name == *portal).then_some(&known.dropped)
+    }
+}
+
+// DEALLOCATE of what was prepared by the protocol: PostgreSQL keeps both kinds in one name space.
+impl Rewriter<'_> {
+    /// A Query of `total` bytes begins at the cursor whose text may drop statements. `None` if it is nothing special.
+    pub fn query(&mut self, total: u64, splice: &mut Splice) -> Option<Step> {
+        let rest = splice.rest();
+        if total > NAMES_LEN_MAX as u64 || self.link.owed.is_copying_in() {
+            return None;
+        }
+        let Some(body) = rest.get(HEADER_LEN..total as usize) else {
+            return Some(Step::NeedBytes(total as usize));
+        };
+        let (text, _) = split_cstr(body)?;
+        let name = lexer::deallocated(text)?;
+        if self.must_wait(&name, None) {
+            return Some(self.wait(splice));
+        }
+        if !self.statements.names.contains(&name) {
+            return None;
+        }
+        self.statements.note_query();
+        self.prepare_dummy(splice);
+        build::query(splice.insert(), deallocate_dummy().as_bytes());
+        let note = Note::Dropped { name: name.into() };
+        self.sent(Kind::Query, Origin::Client, Some(note));
+        splice.skip(total as usize);
+        Some(Step::Done)
+    }
+
+    /// Its Close is no error, and neither is its Parse then.
+    fn prepare_dummy(&mut self, splice: &mut Splice) {
+        let out = splice.insert();
+        build::close_statement(out, DUMMY_NAME.as_bytes());
+        build::parse_raw(out, DUMMY_NAME.as_bytes(), b"\0\0\0");
+        self.sent(Kind::Close, Origin::Hidden, None);
+        self.sent(Kind::Parse, Origin::Hidden, None);
+    }
+
+    fn parse_unnamed(&mut self, total: u64, splice: &mut Splice) -> Step {
+        let rest = splice.rest();
+        let body = &rest[HEADER_LEN..rest.len().min(total as usize)];
+        if let Some(drops) = &mut self.statements.drops {
+            drops.unnamed = None;
+        }
+        if !self.watches() || !text_may_drop(&body[1..], total) {
+            return self.pass(Kind::Parse, total, splice);
+        }
+        self.link.may_drop = true;
+        if total > NAMES_LEN_MAX as u64 || self.link.owed.is_copying_in() {
+            return self.pass(Kind::Parse, total, splice);
+        }
+        if (body.len() as u64) < total - HEADER_LEN as u64 {
+            return Step::NeedBytes(total as usize);
+        }
+        let parsed = read::parse(body).and_then(|(_, source)| split_cstr(source));
+        let dropped = parsed.and_then(|(text, types)| Some((lexer::deallocated(text)?, types)));
+        let Some((name, types)) = dropped else {
+            return self.pass(Kind::Parse, total, splice);
+        };
+        if self.must_wait(&name, None) {
+            return self.wait(splice);
+        }
+        if !self.statements.names.contains(&name) {
+            return self.pass(Kind::Parse, total, splice);
+        }
+        let source = [deallocate_dummy().as_bytes(), b"\0", types].concat();
+        build::parse_raw(splice.insert(), b"", &source);
+        self.sent(Kind::Parse, Origin::Client, None);
+        splice.skip(total as usize);
+        let drops = self.statements.drops.get_or_insert_default();
+        drops.unnamed = Some(name.into());
+        Step::Done
+    }
+
+    /// An Execute of `total` bytes begins at the cursor, and it may be that of a DEALLOCATE.
+    pub fn execute(&mut self, total: u64, splice: &mut Splice) -> Result<Step, ClientError> {
+        let rest = splice.rest();
+        let body = &rest[HEADER_LEN..rest.len().min(total as usize)];
+        let Some((portal, _)) = split_cstr(body) else {
+            return names_missing(total, rest.len(), "broken Execute packet");
+        };
+        let drops = self.statements.drops.as_ref();
+        let dropped = drops.and_then(|drops| drops.of_portal(portal));
+        let dropped: Option<Box<[u8]>> = dropped.map(Box::from);
+        if dropped
+            .as_ref()
+            .is_some_and(|name| self.must_wait(name, None))
+        {
+            return Ok(self.wait(splice));
+        }
+        let names = &mut self.statements.names;
+        let was = dropped.and_then(|name| Some((names.remove(&name)?, name)));
+        let note = match was {
+            // If it fails, so does all that follows up to the Sync: there the name is free until then.
+            Some((was, name)) => {
+                self.prepare_dummy(splice);
+                Some(Note::Unnamed { name, was })
+            }
+            None => self.link.may_drop.then_some(Note::Suspect),
+        };
+        self.sent(Kind::Execute, Origin::Client, note);
+        splice.pass(self.link.to_server.begin(total, splice.rest().len()));
+        Ok(Step::Done)
+    }
+}
+
+fn deallocate_dummy() -> String {
+    format!("DEALLOCATE \"{DUMMY_NAME}\"")
+}
+
 impl Rewriter<'_> {
     /// A Parse of `total` bytes begins at the cursor.
     pub fn parse(&mut self, total: u64, splice: &mut Splice) -> Result<Step, ClientError> {
@@ -108,9 +244,7 @@ impl Rewriter<'_> {
             return Ok(Step::NeedBytes(HEADER_LEN + 1));
         }
         if rest.get(HEADER_LEN) == Some(&0) {
-            let text = &rest[HEADER_LEN + 1..rest.len().min(total as usize)];
-            self.link.may_drop |= self.watches() && text_may_drop(text, total);
-            return Ok(self.pass(Kind::Parse, total, splice)); // the unnamed statement
+            return Ok(self.parse_unnamed(total, splice));
         }
         if total > PARSE_LEN_MAX {
             return Err(ClientError::new("prepared statement is too large"));
@@ -120,7 +254,10 @@ impl Rewriter<'_> {
             return Ok(Step::NeedBytes(total));
         };
         let (name, source) = read::parse(body).ok_or(ClientError::new("broken Parse packet"))?;
-        let known = self.statements.by_name.get(name).cloned();
+        if self.link.sql.holds(key_of(name)) {
+            return Ok(self.parse_taken(total as u64, splice));
+        }
+        let known = self.statements.names.get(name).cloned();
         let new = self.cache.statement(source);
         let on_server = known.as_ref().unwrap_or(&new);
         if self.must_wait(name, Some(on_server.id)) {
@@ -135,21 +272,36 @@ impl Rewriter<'_> {
         Ok(Step::Done)
     }
 
+    /// The name is that of a statement prepared by SQL: the server knows how to refuse it. If anything that is not answered yet
+    /// drops it, that has to be known first; but a COPY is not answered before the client has said more.
+    fn parse_taken(&mut self, total: u64, splice: &mut Splice) -> Step {
+        let owed = &self.link.owed;
+        if !owed.is_answered() && !owed.is_copying_in() {
+            return self.wait(splice);
+        }
+        self.sent(Kind::Parse, Origin::Client, Some(Note::Taken));
+        splice.pass(self.link.to_server.begin(total, splice.rest().len()));
+        Step::Done
+    }
+
     fn parse_new(
         &mut self,
         name: &[u8],
         statement: Arc<Statement>,
         splice: &mut Splice,
     ) -> Result<(), ClientError> {
-        if self.statements.by_name.len() >= NAMES_MAX {
-            return Err(ClientError::new("too many prepared statements"));
+        if !self.statements.names.has_room_for(name, &statement) {
+            let text = format!(
+                "too many prepared statements: a client may have {NAMES_MAX} of them, and {} megabytes of text (use Close or \
+                 DEALLOCATE)",
+                NAMES_BYTES_MAX >> 20
+            );
+            return Err(ClientError::with(text));
         }
-        self.statements
-            .by_name
-            .insert(name.into(), statement.clone());
+        self.statements.names.insert(name, statement.clone());
         let known = self.link.prepared.touch(statement.id);
-        let sent = !known || !self.can_answer_parse();
-        if known && sent {
+        let sent = known != Presence::Ready || !self.can_answer_parse();
+        if sent && known != Presence::Missing {
             self.close_hidden(&statement, splice);
         }
         let note = Note::Named {
@@ -202,10 +354,13 @@ impl Rewriter<'_> {
         let Some((portal, name, behind)) = read::bind(body) else {
             return names_missing(total, rest.len(), "broken Bind packet");
         };
+        if let Some(drops) = &mut self.statements.drops {
+            drops.note_bind(portal, name);
+        }
         if name.is_empty() {
             return Ok(self.pass(Kind::Bind, total, splice));
         }
-        let known = self.statements.by_name.get(name).cloned();
+        let known = self.statements.names.get(name).cloned();
         if self.must_wait(name, known.as_ref().map(|known| known.id)) {
             return Ok(self.wait(splice));
         }
@@ -222,7 +377,8 @@ impl Rewriter<'_> {
         out.extend_from_slice(&(len as u32).to_be_bytes());
         build::cstr(out, portal);
         build::cstr(out, &statement.name);
-        self.sent(Kind::Bind, Origin::Client, None);
+        self.link.sent_about(Kind::Bind, statement.id);
+        settle(self.link, Some(self.statements));
         splice.skip(HEADER_LEN + head);
         let left = total - (HEADER_LEN + head) as u64;
         splice.pass(self.link.to_server.begin(left, splice.rest().len()));
@@ -255,7 +411,7 @@ impl Rewriter<'_> {
             return Ok(Step::NeedBytes(total));
         };
         let (_, name) = read::target(body).ok_or(ClientError::new(broken))?;
-        let known = self.statements.by_name.get(name).cloned();
+        let known = self.statements.names.get(name).cloned();
         let needed = known.as_ref().filter(|_| kind == Kind::Describe);
         if self.must_wait(name, needed.map(|known| known.id)) {
             return Ok(self.wait(splice));
@@ -264,7 +420,7 @@ impl Rewriter<'_> {
             return Ok(self.unknown(kind, name, total, splice));
         };
         if kind == Kind::Close {
-            self.statements.by_name.remove(name);
+            self.statements.names.remove(name);
             let note = Note::Unnamed {
                 name: name.into(),
                 was: statement,
@@ -295,6 +451,9 @@ impl Rewriter<'_> {
             self.sent(Kind::Close, Origin::Absorbed, None);
             splice.skip(total);
             return Step::Done;
+        }
+        if kind == Kind::Close && self.link.sql.holds(key_of(name)) {
+            self.link.sql.note_changed();
         }
         self.pass(kind, total as u64, splice)
     }
@@ -336,13 +495,15 @@ impl Rewriter<'_> {
 
     /// True if there is anything that could be dropped.
     fn watches(&self) -> bool {
-        !(self.link.prepared.is_empty() && self.statements.is_empty())
+        !(self.link.prepared.is_empty() && self.statements.names.is_empty())
     }
 
     /// Makes sure that the server has the statement when the next message reaches it.
     fn ensure(&mut self, statement: &Arc<Statement>, splice: &mut Splice) {
-        if self.link.prepared.touch(statement.id) {
-            return;
+        match self.link.prepared.touch(statement.id) {
+            Presence::Ready => return,
+            Presence::Outdated => self.close_hidden(statement, splice),
+            Presence::Missing => {}
         }
         self.counts.server_parses += 1;
         build::parse_raw(splice.insert(), &statement.name, &statement.source);
@@ -416,6 +577,7 @@ pub fn settle(link: &mut ServerLink, mut names: Option<&mut Statements>) {
 }
 
 fn confirm(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink) {
+    link.tainted |= matches!(note, Note::Taken);
     let Note::Duplicate {
         name,
         statement,
@@ -428,7 +590,7 @@ fn confirm(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink) {
     link.prepared.remove(statement.id);
     link.tainted = true;
     if let Some(names) = names {
-        names.by_name.insert(name.clone(), new.clone());
+        names.names.insert(name, new.clone());
     }
 }
 
@@ -436,7 +598,7 @@ fn take_back(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink)
     match note {
         Note::Named { name, now, sent } => {
             if let Some(names) = names {
-                names.by_name.remove(name);
+                names.names.remove(name);
             }
             if *sent {
                 link.prepared.remove(now.id);
@@ -444,33 +606,35 @@ fn take_back(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink)
         }
         Note::Unnamed { name, was } => {
             if let Some(names) = names {
-                names.by_name.insert(name.clone(), was.clone());
+                names.names.insert(name, was.clone());
             }
         }
         Note::OnServer(statement) => link.prepared.remove(statement.id),
-        Note::OffServer(statement) => link.prepared.insert(statement.clone()),
-        Note::Duplicate { .. } | Note::Suspect => {}
+        Note::OffServer(statement) => link.prepared.restore(statement.clone()),
+        Note::Duplicate { .. } | Note::Dropped { .. } | Note::Taken | Note::Suspect => {}
     }
 }
 
 /// The server has dropped all its statements at the client's demand: only those named by requests still in flight remain.
 pub fn forget_all(names: &mut Statements, link: &mut ServerLink) {
-    names.by_name.clear();
+    names.names.clear();
+    names.sql = None;
     link.prepared.clear();
+    link.sql.clear();
     for note in link.owed.notes() {
         match note {
             Note::Named { name, now, sent } => {
-                names.by_name.insert(name.clone(), now.clone());
+                names.names.insert(name, now.clone());
                 if *sent {
                     link.prepared.insert(now.clone());
                 }
             }
             Note::Unnamed { name, .. } => {
-                names.by_name.remove(name);
+                names.names.remove(name);
             }
             Note::OnServer(statement) => link.prepared.insert(statement.clone()),
             Note::OffServer(statement) => link.prepared.remove(statement.id),
-            Note::Duplicate { .. } | Note::Suspect => {}
+            Note::Duplicate { .. } | Note::Dropped { .. } | Note::Taken | Note::Suspect => {}
         }
     }
 }

@@ -94,8 +94,13 @@ fn counted(number: usize, what: &str) -> String {
     }
 }
 
-/// Checks the configuration that [`super::load`] would load, and the files and limits that it will meet here.
-pub fn check(path: &Path, variables: impl IntoIterator<Item = (String, String)>) -> Report {
+/// Checks the configuration that [`super::load`] would load, and the files and limits that it will meet here. `judge` says what
+/// others know about it.
+pub fn check(
+    path: &Path,
+    variables: impl IntoIterator<Item = (String, String)>,
+    judge: impl FnOnce(&Config, &Places) -> Vec<Note>,
+) -> Report {
     let Finished {
         config,
         places,
@@ -106,6 +111,7 @@ pub fn check(path: &Path, variables: impl IntoIterator<Item = (String, String)>)
     };
     notes.extend(advise(&config, &places));
     notes.extend(files(&config, &places));
+    notes.extend(judge(&config, &places));
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         notes.extend(descriptors(&config, &places, soft, hard));
     }
@@ -234,8 +240,8 @@ fn files_with_passwords<'a>(
     let databases = entries
         .filter(|db| db.password.is_some())
         .filter_map(|db| places.databases.get(&db.name));
-    let ldap = config.settings.auth_ldap_options.as_deref();
-    let ldap = ldap.filter(|options| options.contains(LDAP_PASSWORD));
+    let ldap = config.settings.auth_ldap_options.as_ref();
+    let ldap = ldap.filter(|options| options.expose().contains(LDAP_PASSWORD));
     let ldap = ldap.and_then(|_| places.settings.get("auth_ldap_options"));
     let mut files = BTreeMap::new();
     for place in databases.chain(ldap) {
@@ -256,7 +262,7 @@ mod tests {
     fn report(text: &str, dir: &Path) -> Report {
         let path = dir.join("pgbouncer.ini");
         write(&path, text).unwrap();
-        check(&path, [])
+        check(&path, [], |_, _| Vec::new())
     }
 
     #[test]
@@ -345,7 +351,7 @@ mod tests {
             "the configuration, with passwords in it, {more} can be read by every user of this system ({more}:1)"
         );
         assert_eq!(told(), [first, second]);
-        let report = check(Path::new(&main), []).to_string();
+        let report = check(Path::new(&main), [], |_, _| Vec::new()).to_string();
         assert_eq!(report.matches("every user").count(), 2, "{report}");
         file("users.txt", "", 0o600);
         file("more.ini", "b = host=x password=p\n", 0o600);

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::table::{SETTINGS, find};
 use super::value::{Hint, Raw};
-use super::words::SslMode;
+use super::words::{AuthType, SslMode};
 
 pub use super::table::Settings;
 
@@ -106,7 +106,46 @@ impl Settings {
                 text,
             });
         }
+        found.extend(self.auth_contradictions());
         found
+    }
+
+    fn auth_contradictions(&self) -> Vec<Contradiction> {
+        let lacks = |lacking: bool, text| {
+            lacking.then_some(Contradiction {
+                setting: "auth_type",
+                text,
+            })
+        };
+        let is_verifying = self.client_tls_sslmode == SslMode::VerifyFull;
+        let found = match self.auth_type {
+            AuthType::Cert => [
+                lacks(
+                    !is_verifying,
+                    "auth_type=cert requires client_tls_sslmode=SSLMODE_VERIFY_FULL",
+                ),
+                lacks(
+                    self.client_tls_ca_file.is_none(),
+                    "auth_type=cert requires client_tls_ca_file",
+                ),
+            ],
+            AuthType::Hba => [
+                lacks(
+                    self.auth_hba_file.is_none(),
+                    "auth_type=hba requires auth_hba_file",
+                ),
+                None,
+            ],
+            AuthType::Ldap => [
+                lacks(
+                    self.auth_ldap_options.is_none(),
+                    "auth_type=ldap requires auth_ldap_options",
+                ),
+                None,
+            ],
+            _ => [None, None],
+        };
+        found.into_iter().flatten().collect()
     }
 }
 
@@ -176,6 +215,37 @@ mod tests {
         assert_eq!(settings.contradictions().len(), 1);
         settings.client_tls_ca_file = Some("a".into());
         assert_eq!(settings.contradictions(), vec![]);
+    }
+
+    #[test]
+    fn methods_need_what_they_go_by() {
+        let texts = |settings: &Settings| -> Vec<_> {
+            settings
+                .contradictions()
+                .iter()
+                .map(|found| found.text)
+                .collect()
+        };
+        let mut settings = Settings {
+            auth_type: AuthType::Cert,
+            client_tls_key_file: Some("k".into()),
+            client_tls_cert_file: Some("c".into()),
+            ..Settings::default()
+        };
+        let expected = [
+            "auth_type=cert requires client_tls_sslmode=SSLMODE_VERIFY_FULL",
+            "auth_type=cert requires client_tls_ca_file",
+        ];
+        assert_eq!(texts(&settings), expected);
+        settings.client_tls_sslmode = SslMode::VerifyCa;
+        settings.client_tls_ca_file = Some("a".into());
+        assert_eq!(texts(&settings), expected[..1]);
+        settings.client_tls_sslmode = SslMode::VerifyFull;
+        assert!(texts(&settings).is_empty());
+        settings.auth_type = AuthType::Hba;
+        assert_eq!(texts(&settings), ["auth_type=hba requires auth_hba_file"]);
+        settings.auth_hba_file = Some("hba".into());
+        assert!(texts(&settings).is_empty());
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::row::{Remark, Scope, Setting, settings};
+use super::secret::LdapText;
 use super::value::{Kind, Value};
 use super::words::{AuthType, PoolMode, SslMode, TlsProtocols};
 
@@ -71,14 +72,11 @@ settings! {
     /// File of users and their secrets.
     auth_file: Option<PathBuf>, Kind::Path, unset, live;
     /// Rules for auth_type=hba.
-    auth_hba_file: Option<PathBuf>, Kind::Path, "", live,
-        remark Missing("auth_type=hba is not available in this version");
+    auth_hba_file: Option<PathBuf>, Kind::Path, "", live;
     /// Maps from system users to database users, for auth_type=hba.
-    auth_ident_file: Option<PathBuf>, Kind::Path, unset, live,
-        remark Missing("auth_type=hba is not available in this version");
+    auth_ident_file: Option<PathBuf>, Kind::Path, unset, live;
     /// Connection options for auth_type=ldap.
-    auth_ldap_options: Option<String>, Kind::Text, unset, live,
-        remark Missing("auth_type=ldap is not available in this version");
+    auth_ldap_options: Option<LdapText>, Kind::Text, unset, live;
     /// Query that looks up the secret of a user who is not in auth_file.
     auth_query: String, Kind::Text, AUTH_QUERY, live,
         remark Missing("auth_query is not available in this version");
@@ -123,13 +121,12 @@ settings! {
     default_pool_size: u32, COUNT, "20", live;
     /// Refuse the simple query protocol.
     disable_pqexec: bool, Kind::Flag, "0", start;
-    /// How long a resolved name is kept.
+    /// How long a resolved name is kept at most; its record's own time counts if it is shorter.
     dns_max_ttl: Duration, Kind::Time, "15", live;
     /// How long a failed lookup is kept.
     dns_nxdomain_ttl: Duration, Kind::Time, "15", live;
     /// Period of looking at zone serials; 0 = off.
-    dns_zone_check_period: Duration, Kind::Time, "0", live,
-        remark Ignored("zone serials are not watched; names are looked up again after dns_max_ttl");
+    dns_zone_check_period: Duration, Kind::Time, "0", live;
     /// Close clients that are idle inside a transaction this long; 0 = never.
     idle_transaction_timeout: Duration, Kind::Time, "0", live, in [User];
     /// Start-up parameters of clients that are swallowed.
@@ -193,8 +190,7 @@ settings! {
     /// Wait after which a client may use the reserve; 0 = reserve off.
     reserve_pool_timeout: Duration, Kind::Time, "5", live;
     /// Resolver configuration instead of the system's.
-    resolv_conf: Option<PathBuf>, Kind::Path, "", start,
-        remark Ignored("names are looked up by the system's resolver");
+    resolv_conf: Option<PathBuf>, Kind::Path, "", start;
     /// Reads of a socket before others get their turn.
     sbuf_loopcnt: u32, COUNT, "5", live,
         remark Ignored("the worker threads share time between connections by themselves");

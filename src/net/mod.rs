@@ -9,13 +9,15 @@
 //! | [`stream`] | [`Stream`], the one connected byte stream, and [`DetachedStream`], the same between two runtimes |
 //! | `socket` | the kernel socket below it |
 //! | [`listen`], [`unix`] | TCP listeners; Unix ones with their directory, mode and lock file |
-//! | [`mod@dial`] | outgoing connections, host names |
+//! | [`mod@dial`] | outgoing connections |
+//! | [`dns`] | host names: looked up, remembered, watched |
 //! | [`tls`] | certificates, modes, handshakes |
 //! | [`buffer`] | output that a slow peer has not taken yet |
 //! | [`options`] | TCP socket options |
 
 pub mod buffer;
 pub mod dial;
+pub mod dns;
 pub mod listen;
 pub mod options;
 pub mod prefixed;
@@ -28,7 +30,8 @@ pub mod unix;
 pub(crate) mod testing;
 
 pub use buffer::Backlog;
-pub use dial::{Target, dial, dial_addr, dial_unix, resolve};
+pub use dial::{Target, dial, dial_addr, dial_by_system, dial_places, dial_unix};
+pub use dns::Resolver;
 pub use listen::{AcceptError, Bound, BoundListener, ListenError, ListenOptions, Listener};
 pub use options::TcpOptions;
 pub use stream::{DetachedStream, PeerAddr, Readable, Stream};

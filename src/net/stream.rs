@@ -293,7 +293,7 @@ impl Stream {
     }
 
     /// The certificate that the peer has presented, in DER; `None` without TLS or without certificate. On
-    /// a client's stream it has been checked against the CA; see [`tls::CertificateNames`] for what it says.
+    /// a client's stream it has been checked against the CA.
     pub fn peer_certificate(&self) -> Option<&[u8]> {
         match &self.0 {
             Transport::Plain(_) => None,

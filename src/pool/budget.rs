@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::auth::{Secret, User};
 use crate::config::PoolSettings;
 use crate::error::ClientError;
 use crate::types::{PoolKey, WorkerId};
@@ -171,6 +172,8 @@ pub struct PoolShare {
     user: Arc<Tally>,
     /// Connections that carry cancel requests.
     pub cancels: AtomicUsize,
+    /// Replication clients for whose own servers there was no room yet.
+    wishes: AtomicUsize,
     faces: Box<[Face]>,
     /// For each worker: when its oldest waiting client began to wait. Apart from the faces and close together, since everybody
     /// reads all of them with every query, and they hardly change while servers suffice.
@@ -185,6 +188,10 @@ pub struct PoolShare {
     /// Since when there are neither clients nor servers.
     unused_since: Stamp,
     welcome: RwLock<Option<Arc<Welcome>>>,
+    /// The next server's greeting replaces it.
+    welcome_outdated: AtomicBool,
+    /// As whom servers are logged in to. Locked when one is connected, and when a client has logged in.
+    credentials: RwLock<Arc<User>>,
     epoch: AtomicU64,
     next_host: AtomicUsize,
     start: Instant,
@@ -231,6 +238,18 @@ impl Drop for Slot {
         } else {
             share.servers.wake(&share.poke);
         }
+    }
+}
+
+/// A client waits for a server of its own, until dropped: those who only borrow servers leave room for it.
+#[derive(Debug)]
+pub struct Wish {
+    share: Arc<PoolShare>,
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        self.share.wishes.fetch_sub(1, SeqCst);
     }
 }
 
@@ -323,6 +342,27 @@ impl PoolShare {
     pub fn is_crowded(&self) -> bool {
         let refuses = |tally: &Tally| tally.is_full() && tally.hungry.load(SeqCst) != 0;
         refuses(&self.database) || refuses(&self.user)
+    }
+
+    /// A client begins to wait for a server of its own.
+    pub fn wish(self: &Arc<Self>) -> Wish {
+        self.wishes.fetch_add(1, SeqCst);
+        Wish {
+            share: self.clone(),
+        }
+    }
+
+    /// The pool is full and a client waits for a server of its own, which cannot be lent to it: one that comes free is to be closed.
+    pub fn wants_room(&self) -> bool {
+        self.wishes.load(SeqCst) > 0 && self.servers.is_full()
+    }
+
+    /// What room there is left is for clients that wait for servers of their own. They are served first: in a pool that is always
+    /// busy no server would ever rest, and they would never get one.
+    pub fn keeps_room(&self) -> bool {
+        let wishes = self.wishes.load(SeqCst);
+        let limit = self.servers.limit.load(SeqCst);
+        wishes > 0 && limit != 0 && self.servers.count() + wishes >= limit
     }
 
     /// A server has come to rest: whoever was refused because of a limit that others share may want it closed.
@@ -501,8 +541,39 @@ impl PoolShare {
     /// A server of generation `epoch` has told what clients are greeted with.
     pub fn capture_welcome(&self, epoch: u64, welcome: impl FnOnce() -> Welcome) {
         let mut captured = self.welcome.write();
-        if captured.is_none() && epoch == self.epoch() {
+        let wanted = captured.is_none() || self.welcome_outdated.load(SeqCst);
+        if wanted && epoch == self.epoch() {
             *captured = Some(Arc::new(welcome()));
+            self.welcome_outdated.store(false, SeqCst);
+        }
+    }
+
+    /// Some servers are not where they should be: what the next one tells replaces what clients are greeted with. Until then they
+    /// are greeted as before, since others may still rest in the pool, and no new one be needed.
+    pub fn outdate_welcome(&self) {
+        self.welcome_outdated.store(true, SeqCst);
+    }
+
+    /// As whom, and with which secret, servers are logged in to from now on.
+    pub fn credentials(&self) -> Arc<User> {
+        self.credentials.read().clone()
+    }
+
+    /// A client has shown the secret that servers are to be logged in to with.
+    pub fn show_credentials(&self, user: &Arc<User>) {
+        let is_known = {
+            let known = self.credentials.read();
+            Arc::ptr_eq(&known, user) || known.is_twin_of(user)
+        };
+        if !is_known {
+            *self.credentials.write() = user.clone();
+        }
+    }
+
+    /// What the configuration knows of the user; if that is no secret, one that a client has shown stays.
+    pub fn offer_credentials(&self, user: &Arc<User>) {
+        if !user.secret().is_none() {
+            self.show_credentials(user);
         }
     }
 
@@ -562,6 +633,11 @@ impl PoolShare {
     }
 }
 
+/// The user of a pool whose secret nobody has shown yet.
+fn nobody(key: &PoolKey) -> Arc<User> {
+    Arc::new(User::new(key.user.as_bytes(), Secret::None))
+}
+
 /// Every pool's shared part, and the counters that pools have in common.
 pub struct Budget {
     workers: usize,
@@ -610,6 +686,7 @@ impl Budget {
                 .clone(),
             user: known.users.entry(key.user.clone()).or_default().clone(),
             cancels: AtomicUsize::new(0),
+            wishes: AtomicUsize::new(0),
             faces: (0..self.workers).map(|_| Face::default()).collect(),
             waiting: (0..self.workers).map(|_| Stamp::default()).collect(),
             dialing: AtomicUsize::new(0),
@@ -618,6 +695,8 @@ impl Budget {
             lifetime_close: Stamp::default(),
             unused_since: Stamp::default(),
             welcome: RwLock::default(),
+            welcome_outdated: AtomicBool::new(false),
+            credentials: RwLock::new(nobody(key)),
             epoch: AtomicU64::new(0),
             next_host: AtomicUsize::new(0),
             start: self.start,

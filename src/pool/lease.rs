@@ -9,6 +9,9 @@ use super::core::{Member, Wear};
 use super::shard::Shard;
 use crate::server::conn::Server;
 
+/// A generation that no pool ever reaches.
+const EPOCH_NONE: u64 = u64::MAX;
+
 /// A server connection together with its place in the budget.
 #[derive(Debug)]
 pub struct Pooled {
@@ -23,7 +26,11 @@ impl Member for Box<Pooled> {
         self.server.born
     }
 
+    /// A server at an address that its host's name has no more is of no generation.
     fn epoch(&self) -> u64 {
+        if self.server.card.facts.is_misplaced() {
+            return EPOCH_NONE;
+        }
         self.server.epoch
     }
 }

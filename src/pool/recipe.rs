@@ -1,12 +1,14 @@
-//! How the servers of a pool are connected: where to, as whom, and with which parameters.
+//! How the servers of a pool are connected: where to, and with which parameters. With which secret, the pool's
+//! [`PoolShare::credentials`] says, which all workers share.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::budget::PoolShare;
-use crate::auth::{AuthFile, Secret, User};
+use crate::auth::{AuthFile, ServerUsers};
 use crate::config::{Config, Database, LoadBalanceHosts, PoolSettings};
 use crate::net::dial::Target;
+use crate::net::dns::Resolver;
 use crate::net::options::TcpOptions;
 use crate::net::tls::ServerTls;
 use crate::net::unix::SocketPath;
@@ -19,12 +21,12 @@ use crate::types::{ConnId, PoolKey};
 pub struct Recipe {
     /// The database entry.
     pub database: Arc<Database>,
-    /// Name and secret of the server-side user.
-    pub user: Arc<User>,
     /// The database entry forces this user.
     pub forced_user: bool,
     /// TLS towards servers; none if it is disabled.
     pub tls: Option<Arc<ServerTls>>,
+    /// Who knows the addresses of host names.
+    pub dns: Resolver,
     /// Options of TCP sockets.
     pub tcp: TcpOptions,
     /// Directory of Unix sockets for entries without a host.
@@ -46,11 +48,12 @@ impl Recipe {
         let target = self.target(share);
         let plan = ConnectPlan {
             target: target.clone(),
+            dns: self.dns.clone(),
             tcp: self.tcp.clone(),
             tls: self.tls.clone(),
             timeout: settings.server_connect_timeout,
             startup: self.startup(&share.key),
-            user: self.user.clone(),
+            user: share.credentials(),
             connect_query: self.database.connect_query.clone(),
             who: self.who_of(id, &share.key, &target),
             log_connections: self.log_connections,
@@ -113,7 +116,13 @@ impl Recipe {
 
     /// The prefix of log lines about a connection.
     pub fn who(&self, id: ConnId, key: &PoolKey, facts: &ServerFacts) -> String {
-        self.who_of(id, key, &facts.target)
+        match (&facts.target, &facts.site) {
+            (Target::Tcp { port, .. }, Some(site)) => {
+                let host = site.ip.to_string();
+                self.who_of(id, key, &Target::Tcp { host, port: *port })
+            }
+            _ => self.who_of(id, key, &facts.target),
+        }
     }
 
     fn who_of(&self, id: ConnId, key: &PoolKey, target: &Target) -> String {
@@ -133,6 +142,7 @@ pub(super) fn facts(fresh: &Fresh, target: Target) -> ServerFacts {
     ServerFacts {
         key: fresh.key,
         target,
+        site: fresh.site.clone(),
         addr: fresh.addr.clone(),
         port: fresh.port,
         local_addr: fresh.local_addr.clone(),
@@ -149,21 +159,25 @@ pub struct Blueprint {
     pub config: Arc<Config>,
     /// The secrets of `auth_file`.
     pub users: Arc<AuthFile>,
+    /// As whom servers are logged in to, when no client has shown a secret of its own.
+    pub server_users: Arc<ServerUsers>,
     /// TLS towards servers; none if it is disabled.
     pub tls: Option<Arc<ServerTls>>,
+    /// Who knows the addresses of host names: the same for every configuration.
+    pub dns: Resolver,
     /// Options of TCP sockets.
     pub tcp: TcpOptions,
 }
 
 impl Blueprint {
-    /// The recipe for a pool; `own` is who the client proved to be.
-    pub fn recipe(&self, database: &Arc<Database>, user: Arc<User>) -> Recipe {
+    /// The recipe for the pools of a database.
+    pub fn recipe(&self, database: &Arc<Database>) -> Recipe {
         let settings = &self.config.settings;
         Recipe {
             database: database.clone(),
-            user,
             forced_user: database.user.is_some(),
             tls: self.tls.clone(),
+            dns: self.dns.clone(),
             tcp: self.tcp.clone(),
             unix_socket_dir: settings
                 .unix_socket_dir
@@ -172,18 +186,5 @@ impl Blueprint {
             log_connections: settings.log_connections,
             log_disconnections: settings.log_disconnections,
         }
-    }
-
-    /// Name and secret with which servers of a pool are logged in to, when no client has shown its own: those of the forced user,
-    /// else what `auth_file` knows.
-    pub fn credentials(&self, database: &Database, server_user: &str) -> Arc<User> {
-        if let (Some(forced), Some(password)) = (&database.user, &database.password) {
-            return Arc::new(User::new(
-                forced.as_bytes(),
-                Secret::parse(password.expose().as_bytes()),
-            ));
-        }
-        let known = self.users.lookup(server_user).cloned();
-        known.unwrap_or_else(|| Arc::new(User::new(server_user.as_bytes(), Secret::None)))
     }
 }

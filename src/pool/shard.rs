@@ -35,6 +35,7 @@ use crate::server::connect::{ConnectError, Fresh};
 use crate::types::{ConnId, PoolKey, WorkerId};
 
 pub use self::clean::CLEAN_TIMEOUT;
+pub use self::dedicated::EVICTED_FOR_POOL_SIZE;
 pub use self::dial::{ABANDONED_CANCELS_MAX, DIALS_MAX};
 pub use self::trade::TRADE_SLACK;
 
@@ -256,9 +257,9 @@ impl Shard {
     /// Does what can be done for the clients that wait: test servers, open connections, ask other workers.
     pub fn pump(self: &Rc<Self>, now: Instant) {
         self.test_wanted();
+        self.pump_dedicated(now);
         self.open_wanted(now);
         self.ask();
-        self.pump_dedicated(now);
     }
 
     fn test_wanted(self: &Rc<Self>) {
@@ -318,6 +319,11 @@ impl Shard {
 
     /// A server may be used again: by the client that has waited longest, here or elsewhere.
     fn come_home(self: &Rc<Self>, mut pooled: Box<Pooled>, now: Instant, way: Way) {
+        if self.share.wants_room() {
+            self.leave_count(way);
+            self.close(pooled, EVICTED_FOR_POOL_SIZE);
+            return self.pump(now);
+        }
         // Whoever is handed a server must be able to use it.
         let awaited = self.core.borrow().waiting() > 0;
         if awaited && !self.is_sound(&mut pooled) {

@@ -14,8 +14,10 @@ use super::link::ServerLink;
 use super::owed::{Kind, Origin};
 use super::params::{Interner, ParamSet, Tracked};
 use super::prepared::PreparedSet;
+use super::sql::SqlHeld;
 use crate::net::buffer::Backlog;
 use crate::net::dial::Target;
+use crate::net::dns::Site;
 use crate::net::stream::{DetachedStream, Readable, Stream};
 use crate::types::{BackendKey, ConnId};
 use crate::wire::frame::{self, HEADER_LEN};
@@ -91,6 +93,8 @@ pub struct ServerFacts {
     pub key: BackendKey,
     /// Where it is connected to.
     pub target: Target,
+    /// Its host name's address, where it was found by name.
+    pub site: Option<Arc<Site>>,
     /// Remote address; `unix` for a Unix socket.
     pub addr: String,
     /// Remote port.
@@ -103,6 +107,13 @@ pub struct ServerFacts {
     pub tls: Option<&'static str>,
     /// When it was connected, by the wall clock.
     pub connect_time: SystemTime,
+}
+
+impl ServerFacts {
+    /// The host's name does not lead there any more.
+    pub fn is_misplaced(&self) -> bool {
+        self.site.as_ref().is_some_and(|site| site.is_gone())
+    }
 }
 
 /// A connection to PostgreSQL, logged in.
@@ -131,6 +142,7 @@ pub struct TravelingServer {
     params: ParamSet,
     reported: u32,
     prepared: PreparedSet,
+    sql: SqlHeld,
     born: Instant,
     epoch: u64,
     id: ConnId,
@@ -144,6 +156,18 @@ pub enum ServerLost {
     Gone,
     /// It sent what makes no sense.
     Nonsense,
+    /// It would not say which statements it has, or take those of its next client.
+    Unclear,
+}
+
+impl ServerLost {
+    /// As the log and the client are told.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            ServerLost::Gone | ServerLost::Nonsense => "server conn crashed?",
+            ServerLost::Unclear => "could not bring prepared statements into line",
+        }
+    }
 }
 
 impl From<io::Error> for ServerLost {
@@ -204,6 +228,7 @@ impl Server {
             params: ParamSet::clone(&self.link.params),
             reported: self.link.reported,
             prepared: self.link.prepared,
+            sql: self.link.sql,
             born: self.born,
             epoch: self.epoch,
             id: self.card.id,
@@ -278,11 +303,43 @@ impl Server {
 
     /// Runs a simple query of the pooler's own to its end; rows are dropped. The connection must be settled.
     pub async fn command(&mut self, sql: &[u8], space: &ParamSpace) -> Result<Outcome, ServerLost> {
+        self.ask(sql, space, |_| {}).await
+    }
+
+    /// As [`Server::command`]; the body of each DataRow goes to `row`.
+    pub async fn ask(
+        &mut self,
+        sql: &[u8],
+        space: &ParamSpace,
+        mut row: impl FnMut(&[u8]),
+    ) -> Result<Outcome, ServerLost> {
         let mut out = Vec::new();
         build::query(&mut out, sql);
         self.link.sent(Kind::Query, Origin::Hidden, None);
-        self.stream.write_all(&out).await?;
         let mut outcome = Outcome::Ok;
+        let mut prepares = false;
+        self.converse(&out, space, |tag, body| match tag {
+            tag::ERROR_RESPONSE => outcome = Outcome::Failed(message_of(body)),
+            tag::DATA_ROW => row(body),
+            tag::COMMAND_COMPLETE => prepares |= body == b"PREPARE\0",
+            _ => {}
+        })
+        .await?;
+        if prepares {
+            self.link.sql.note_shared();
+        }
+        Ok(outcome)
+    }
+
+    /// Writes requests of the pooler's own, which are in the ledger already, and reads until they are answered. Every message of
+    /// the server is shown to `see`.
+    pub(super) async fn converse(
+        &mut self,
+        requests: &[u8],
+        space: &ParamSpace,
+        mut see: impl FnMut(u8, &[u8]),
+    ) -> Result<(), ServerLost> {
+        self.stream.write_all(requests).await?;
         loop {
             while let Some((tag, body)) = self.take_message()? {
                 let status = body.first().copied().unwrap_or(0);
@@ -290,21 +347,17 @@ impl Server {
                 owed.map_err(|_| ServerLost::Nonsense)?;
                 match tag {
                     tag::PARAMETER_STATUS => self.note_parameter(&body, space),
-                    tag::ERROR_RESPONSE => {
-                        let message = read::error_fields(&body)
-                            .message
-                            .unwrap_or(b"unknown error");
-                        outcome = Outcome::Failed(message.to_vec());
-                    }
-                    tag::COMMAND_COMPLETE
-                        if matches!(&body[..], b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") =>
-                    {
+                    tag::COMMAND_COMPLETE if drops_all_statements(&body) => {
                         self.link.prepared.clear();
+                        self.link.sql.clear();
                     }
                     tag::COPY_IN_RESPONSE => return Err(ServerLost::Nonsense),
-                    tag::READY_FOR_QUERY => return Ok(outcome),
                     _ => {}
                 }
+                see(tag, &body);
+            }
+            if self.link.owed.is_settled() {
+                return Ok(());
             }
             let at = self.held.len();
             self.held.resize(at + 4096, 0);
@@ -328,12 +381,24 @@ impl Server {
     }
 }
 
+/// The message of an ErrorResponse.
+pub(super) fn message_of(body: &[u8]) -> Vec<u8> {
+    let message = read::error_fields(body).message;
+    message.unwrap_or(b"unknown error").to_vec()
+}
+
+/// True for the completion tag of a command that drops all prepared statements, however they were prepared.
+pub fn drops_all_statements(completion: &[u8]) -> bool {
+    matches!(completion, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0")
+}
+
 impl TravelingServer {
     /// Puts the connection onto the worker that calls.
     pub fn attach(self, space: &ParamSpace) -> io::Result<Server> {
         let params = space.interner.borrow_mut().intern(self.params);
         let mut link = ServerLink::new(params, self.reported);
         link.prepared = self.prepared;
+        link.sql = self.sql;
         Ok(Server::new(
             self.stream.attach()?,
             link,

@@ -21,9 +21,11 @@ use self::error::{CONNECT_FAILED, CONNECT_TIMEOUT, CRASHED, DNS_FAILED, TLS_REFU
 use self::handshake::{Action, Handshake, Parameters};
 use super::inbox::{Inbox, InboxError};
 use crate::auth::{ServerLogin, User};
+use crate::net::dns::Site;
 use crate::net::tls::{self, ServerTls};
 use crate::net::{
-    DetachedStream, PeerAddr, Stream, Target, TcpOptions, dial, dial_addr, dial_unix, resolve,
+    DetachedStream, PeerAddr, Resolver, Stream, Target, TcpOptions, dial_addr, dial_places,
+    dial_unix,
 };
 use crate::types::BackendKey;
 use crate::wire::build;
@@ -35,12 +37,13 @@ use crate::wire::read;
 pub const LOGIN_MESSAGE_MAX: u32 = 65_536;
 /// Stands in for a `server_connect_timeout` of zero: without any, one silent server would hold its place in the pool for ever.
 pub const TIMEOUT_FALLBACK: Duration = Duration::from_secs(15);
-
 /// All that one connection attempt needs.
 #[derive(Clone, Debug)]
 pub struct ConnectPlan {
     /// Where the server is.
     pub target: Target,
+    /// Who knows the addresses of host names.
+    pub dns: Resolver,
     /// Options of the socket.
     pub tcp: TcpOptions,
     /// How to encrypt; `None` for `server_tls_sslmode=disable`. Unix sockets are never encrypted.
@@ -70,6 +73,8 @@ pub struct Fresh {
     pub key: BackendKey,
     /// ParameterStatus in order; of one that came twice, the later value.
     pub parameters: Parameters,
+    /// Its host name's address, where it was found by name.
+    pub site: Option<Arc<Site>>,
     /// The server's address, or `unix`.
     pub addr: String,
     /// The server's port, also in the name of a Unix socket.
@@ -86,10 +91,10 @@ pub struct Fresh {
 ///
 /// # Errors
 /// See [`ConnectError`]. The connection is closed.
-pub async fn connect(plan: ConnectPlan) -> Result<Fresh, ConnectError> {
+pub async fn connect(mut plan: ConnectPlan) -> Result<Fresh, ConnectError> {
     let started = Instant::now();
     let limit = or_fallback(plan.timeout);
-    let attempt = timeout(limit, establish(&plan, limit)).await;
+    let attempt = timeout(limit, establish(&mut plan, limit)).await;
     let connected = attempt.unwrap_or(Err(ConnectError::Network(CONNECT_TIMEOUT)));
     if let Err(error) = &connected {
         log_failure(&plan, error, started.elapsed());
@@ -121,8 +126,11 @@ fn log_failure(plan: &ConnectPlan, error: &ConnectError, age: Duration) {
     }
 }
 
-async fn establish(plan: &ConnectPlan, limit: Duration) -> Result<Fresh, ConnectError> {
-    let mut stream = open(plan, limit).await?;
+async fn establish(plan: &mut ConnectPlan, limit: Duration) -> Result<Fresh, ConnectError> {
+    let (mut stream, site) = open(plan, limit).await?;
+    if let (Some(_), Ok(PeerAddr::Tcp(addr))) = (&site, stream.peer_addr()) {
+        plan.who = at_address(&plan.who, addr);
+    }
     let local = stream.local_addr().map_err(|_| broken())?;
     if plan.log_connections {
         log_connected(plan, local);
@@ -142,6 +150,7 @@ async fn establish(plan: &ConnectPlan, limit: Duration) -> Result<Fresh, Connect
         stream: stream.detach().map_err(|_| broken())?,
         key,
         parameters,
+        site,
         addr,
         port,
         local_addr,
@@ -177,6 +186,12 @@ fn remote_end(stream: &Stream, target: &Target) -> Result<End, ConnectError> {
     Ok(shown(addr, port))
 }
 
+/// A name may have several addresses: from here on the log says which one it is, as PgBouncer does.
+fn at_address(who: &str, addr: SocketAddr) -> String {
+    let user = who.rsplit_once('@').map_or(who, |(user, _)| user);
+    format!("{user}@{addr}")
+}
+
 fn log_connected(plan: &ConnectPlan, local: Option<SocketAddr>) {
     match local {
         Some(local) => info!(who = %plan.who, "new connection to server (from {local})"),
@@ -190,47 +205,24 @@ fn broken() -> ConnectError {
 
 // Getting through.
 
-async fn open(plan: &ConnectPlan, limit: Duration) -> Result<Stream, ConnectError> {
+/// A socket, and where it was found if by name.
+type Opened = (Stream, Option<Arc<Site>>);
+
+async fn open(plan: &ConnectPlan, limit: Duration) -> Result<Opened, ConnectError> {
+    let deadline = Instant::now() + limit;
     match &plan.target {
         Target::Unix { path } => {
             let dialled = dial_unix(path, limit).await;
-            dialled.map_err(|error| connect_failed(&plan.who, &error))
+            let stream = dialled.map_err(|error| connect_failed(&plan.who, &error))?;
+            Ok((stream, None))
         }
-        Target::Tcp { host, port } => match resolve(host, *port).await {
-            Ok(addrs) => open_any(plan, addrs, limit).await,
-            Err(error) => {
-                warn!("DNS lookup failed: {host}: {error}");
-                Err(ConnectError::Network(DNS_FAILED))
-            }
-        },
-    }
-}
-
-/// Tries the addresses of a name, each for its share of the time, so that one that swallows packets does not hide the others.
-async fn open_any(
-    plan: &ConnectPlan,
-    mut addrs: Vec<SocketAddr>,
-    limit: Duration,
-) -> Result<Stream, ConnectError> {
-    turn(&mut addrs);
-    let share = limit / u32::try_from(addrs.len().max(1)).unwrap_or(u32::MAX);
-    let mut last = ConnectError::Network(CONNECT_FAILED);
-    for addr in addrs {
-        match dial_addr(addr, &plan.tcp, share).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = connect_failed(&plan.who, &error),
+        Target::Tcp { host, port } => {
+            let places = plan.dns.places(host, *port).await;
+            let places = places.map_err(|_| ConnectError::Network(DNS_FAILED))?;
+            let note = |site: &Site| plan.dns.note_unreachable(site);
+            let opened = dial_places(places, &plan.tcp, deadline, note).await;
+            opened.map_err(|error| connect_failed(&plan.who, &error))
         }
-    }
-    Err(last)
-}
-
-/// Spreads connections over the addresses of a name: the resolver tends to give the same one first every time.
-fn turn(addrs: &mut [SocketAddr]) {
-    if addrs.len() > 1
-        && let Ok(random) = getrandom::u32()
-    {
-        let first = random as usize % addrs.len();
-        addrs.rotate_left(first);
     }
 }
 
@@ -396,27 +388,12 @@ impl fmt::Display for Lossy<'_> {
 
 // Cancelling.
 
-/// Delivers a cancel request: connects (with TLS as the pool does), sends it, and waits until the server has closed the
-/// connection, which it does once it has passed the request on.
-///
-/// A key means something to one server only: where a host name may have several addresses, use [`cancel_at`].
+/// Delivers a cancel request: connects to the very address that the connection to be cancelled went to ([`Fresh::addr`]; with TLS as
+/// the pool does), sends it, and waits until the server has closed the connection, which it does once it has passed the request on.
+/// No name is looked up: a key means something to one server only.
 ///
 /// # Errors
 /// The server was not reached, or did not close in time. Whether there was anything to cancel nobody can know.
-pub async fn cancel(
-    target: Target,
-    tcp: TcpOptions,
-    tls: Option<Arc<ServerTls>>,
-    key: BackendKey,
-    limit: Duration,
-) -> io::Result<()> {
-    cancel_at(target, None, tcp, tls, key, limit).await
-}
-
-/// As [`cancel`], at the address that the connection to be cancelled went to ([`Fresh::addr`]).
-///
-/// # Errors
-/// As [`cancel`].
 pub async fn cancel_at(
     target: Target,
     addr: Option<IpAddr>,
@@ -428,10 +405,11 @@ pub async fn cancel_at(
     let limit = or_fallback(limit);
     let delivered = timeout(limit, async {
         let stream = match (&target, addr) {
+            (Target::Unix { path }, _) => dial_unix(path, limit).await?,
             (Target::Tcp { port, .. }, Some(ip)) => {
                 dial_addr(SocketAddr::new(ip, *port), &tcp, limit).await?
             }
-            _ => dial(&target, &tcp, limit).await?,
+            (Target::Tcp { .. }, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
         };
         deliver_cancel(stream, &target, tls.as_deref(), key).await
     });

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::owed::{Event, Kind, Origin, Owed};
 use super::params::ParamSet;
 use super::prepared::{Note, PreparedSet};
+use super::sql::SqlHeld;
 use crate::wire::frame::Passing;
 
 /// The protocol state of one server connection.
@@ -14,6 +15,8 @@ pub struct ServerLink {
     pub owed: Owed<Note>,
     /// The prepared statements it has.
     pub prepared: PreparedSet,
+    /// The statements prepared on it by SQL.
+    pub sql: SqlHeld,
     /// Its tracked parameters.
     pub params: Rc<ParamSet>,
     /// A bit for each tracked parameter that it reports.
@@ -38,6 +41,7 @@ impl ServerLink {
         ServerLink {
             owed: Owed::default(),
             prepared: PreparedSet::default(),
+            sql: SqlHeld::default(),
             params,
             reported,
             to_server: Passing::default(),
@@ -65,5 +69,11 @@ impl ServerLink {
     /// Enters a request into the ledger.
     pub fn sent(&mut self, kind: Kind, origin: Origin, note: Option<Note>) {
         self.owed.sent(kind, origin, note, &mut self.events);
+    }
+
+    /// Enters a client's request that uses a statement of the pooler's into the ledger.
+    pub fn sent_about(&mut self, kind: Kind, statement: u64) {
+        let (origin, events) = (Origin::Client, &mut self.events);
+        self.owed.sent_about(kind, origin, None, statement, events);
     }
 }

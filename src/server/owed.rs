@@ -194,6 +194,11 @@ impl<N> Owed<N> {
         self.lost
     }
 
+    /// True if all that was sent is answered, as far as it is answered before the next Sync.
+    pub fn is_answered(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// True if a batch that is complete has not been answered yet; that needs no Flush to happen.
     pub fn is_pipelined(&self) -> bool {
         self.queue.has_batch_end()
@@ -207,6 +212,11 @@ impl<N> Owed<N> {
     /// The note of the request whose reply comes next.
     pub fn head_note(&self) -> Option<&N> {
         self.queue.front()?.note.as_ref()
+    }
+
+    /// What the request is about whose reply comes next; see [`Owed::sent_about`].
+    pub fn head_about(&self) -> u64 {
+        self.queue.front().map_or(0, |entry| entry.about)
     }
 
     /// What the next reply answers.
@@ -238,6 +248,18 @@ impl<N> Owed<N> {
         note: Option<N>,
         events: &mut Vec<Event<N>>,
     ) {
+        self.sent_about(kind, origin, note, 0, events);
+    }
+
+    /// As [`Owed::sent`], and [`Owed::head_about`] tells `about` when the reply comes. That is much cheaper than a note.
+    pub fn sent_about(
+        &mut self,
+        kind: Kind,
+        origin: Origin,
+        note: Option<N>,
+        about: u64,
+        events: &mut Vec<Event<N>>,
+    ) {
         if self.lost {
             return undone(note, events);
         }
@@ -251,7 +273,12 @@ impl<N> Owed<N> {
         if kind == Kind::CopyEnd && self.queue.is_empty() {
             return; // outside a COPY the server ignores it
         }
-        self.queue.push_back(Entry { kind, origin, note });
+        self.queue.push_back(Entry {
+            kind,
+            origin,
+            note,
+            about,
+        });
         if origin == Origin::Absorbed {
             self.answer_absorbed(events);
         }

@@ -197,13 +197,18 @@ pub fn alignment(
 }
 
 fn set_statement(sql: &mut Vec<u8>, name: &str, value: &[u8]) {
+    if name.eq_ignore_ascii_case("search_path") {
+        // Reported as a list whose names are quoted where they need it: in SET it could not be quoted as a whole, and it may be
+        // anything that its client has chosen. The function takes exactly what was reported.
+        sql.extend_from_slice(b"SELECT pg_catalog.set_config('search_path',");
+        literal(sql, value);
+        sql.extend_from_slice(b",false);");
+        return;
+    }
     sql.extend_from_slice(b"SET ");
     identifier(sql, name);
     sql.push(b'=');
-    if name.eq_ignore_ascii_case("search_path") && !value.is_empty() && value != b"\"\"" {
-        // Reported as a list whose names are quoted where they need it; in quotes it would be one name.
-        sql.extend_from_slice(value);
-    } else if value == b"\"\"" {
+    if value == b"\"\"" {
         sql.extend_from_slice(b"''");
     } else {
         literal(sql, value);
@@ -321,19 +326,25 @@ mod tests {
             &[("search_path", "\"$user\", public")],
             &[("search_path", "x")],
             !0,
-            Some("SET search_path=\"$user\", public;"),
+            Some("SELECT pg_catalog.set_config('search_path','\"$user\", public',false);"),
+        );
+        check(
+            &[("search_path", "a;DROP/**/TABLE/**/t")],
+            &[("search_path", "x")],
+            !0,
+            Some("SELECT pg_catalog.set_config('search_path','a;DROP/**/TABLE/**/t',false);"),
         );
         check(
             &[("search_path", "\"\"")],
             &[("search_path", "x")],
             !0,
-            Some("SET search_path='';"),
+            Some("SELECT pg_catalog.set_config('search_path','\"\"',false);"),
         );
         check(
-            &[("search_path", "")],
-            &[("search_path", "x")],
+            &[("TimeZone", "\"\"")],
+            &[("TimeZone", "x")],
             !0,
-            Some("SET search_path='';"),
+            Some("SET TimeZone='';"),
         );
     }
 

@@ -7,9 +7,12 @@
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
+
+use super::lexer;
 
 /// A distinct statement: its text, its parameter types and the pooler's name for it.
 #[derive(Debug)]
@@ -22,10 +25,17 @@ pub struct Statement {
     pub source: Box<[u8]>,
     /// Executing it may drop prepared statements; see [`may_drop_statements`].
     pub may_drop: bool,
+    /// Changes when a server says that its copy has become useless: so have those on other servers, in all likelihood.
+    edition: AtomicU32,
 }
 
 /// What every name given by the pooler begins with.
 pub const NAME_PREFIX: &str = "PGWEIR_";
+
+/// A statement without text, which is prepared just to be dropped in place of one that the client calls by a name of its own:
+/// preparing it can't fail, whatever the state of the transaction, and so the reply is PostgreSQL's. No [`Statement`] has this
+/// name.
+pub const DUMMY_NAME: &str = "PGWEIR_0";
 
 /// The number in the first of the pooler's names that a text contains: which statement an error message speaks of.
 pub fn named_in(text: &[u8]) -> Option<u64> {
@@ -34,6 +44,17 @@ pub fn named_in(text: &[u8]) -> Option<u64> {
     let behind = &text[at + prefix.len()..];
     let end = behind.iter().position(|byte| !byte.is_ascii_digit());
     let digits = &behind[..end.unwrap_or(behind.len())];
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// What PostgreSQL compares of a statement's name: 63 bytes.
+pub fn key_of(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(63)]
+}
+
+/// The number of a statement by the pooler's name for it.
+pub fn id_of(name: &[u8]) -> Option<u64> {
+    let digits = name.strip_prefix(NAME_PREFIX.as_bytes())?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -104,15 +125,23 @@ pub struct StatementCache {
 struct Known {
     statements: HashSet<BySource>,
     last_id: u64,
-    /// Size at which unused statements are looked for.
+    /// Bytes of their texts.
+    bytes: usize,
+    /// Number at which unused statements are looked for.
     sweep_at: usize,
+    /// Bytes at which unused statements are looked for.
+    sweep_at_bytes: usize,
 }
 
-/// Unused statements are not looked for below this number.
+/// Unused statements are not looked for below this number, unless their texts are long.
 const SWEEP_MIN: usize = 1024;
+/// Unused statements are not looked for below this number of bytes, unless there are many.
+const SWEEP_BYTES_MIN: usize = 4 << 20;
 
 impl StatementCache {
     /// The statement with this text and these types (see [`Statement::source`]).
+    ///
+    /// An EXECUTE is shared with nobody: what it returns depends on what its client has prepared by SQL.
     pub fn statement(&self, source: &[u8]) -> Arc<Statement> {
         let mut known = self.known.lock();
         if let Some(found) = known.statements.get(source) {
@@ -125,7 +154,12 @@ impl StatementCache {
             name: format!("{NAME_PREFIX}{id}").into_bytes().into(),
             source: source.into(),
             may_drop: may_drop_statements(source),
+            edition: AtomicU32::new(0),
         });
+        if lexer::is_execute(source) {
+            return statement;
+        }
+        known.bytes += source.len();
         known.statements.insert(BySource(statement.clone()));
         known.sweep();
         statement
@@ -145,12 +179,17 @@ impl StatementCache {
 impl Known {
     /// Forgets statements that no client and no server has any more; amortised over the growth since the last time.
     fn sweep(&mut self) {
-        if self.statements.len() < self.sweep_at.max(SWEEP_MIN) {
+        if self.statements.len() < self.sweep_at.max(SWEEP_MIN)
+            && self.bytes < self.sweep_at_bytes.max(SWEEP_BYTES_MIN)
+        {
             return;
         }
         self.statements
             .retain(|statement| Arc::strong_count(&statement.0) > 1);
+        let lens = self.statements.iter().map(|known| known.0.source.len());
+        self.bytes = lens.sum();
         self.sweep_at = self.statements.len() * 2;
+        self.sweep_at_bytes = self.bytes * 2;
     }
 }
 
@@ -165,32 +204,68 @@ pub struct PreparedSet {
 struct Held {
     statement: Arc<Statement>,
     last_use: u64,
+    /// As it was when the connection got it.
+    edition: u32,
+}
+
+/// Whether a connection has a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It does not.
+    Missing,
+    /// It has a copy that has to be prepared anew before use.
+    Outdated,
+    /// It has.
+    Ready,
 }
 
 impl PreparedSet {
-    /// True if the connection has the statement; counts as a use.
-    pub fn touch(&mut self, id: u64) -> bool {
+    /// Does the connection have the statement? Counts as a use.
+    pub fn touch(&mut self, id: u64) -> Presence {
         self.clock += 1;
         match self.statements.get_mut(&id) {
             Some(held) => {
                 held.last_use = self.clock;
-                true
+                if held.edition == held.statement.edition.load(Relaxed) {
+                    Presence::Ready
+                } else {
+                    Presence::Outdated
+                }
             }
-            None => false,
+            None => Presence::Missing,
         }
     }
 
     /// The connection is going to have the statement.
     pub fn insert(&mut self, statement: Arc<Statement>) {
+        let edition = statement.edition.load(Relaxed);
+        self.hold(statement, edition);
+    }
+
+    /// The connection has the statement after all, in whatever edition.
+    pub fn restore(&mut self, statement: Arc<Statement>) {
+        let edition = statement.edition.load(Relaxed).wrapping_sub(1);
+        self.hold(statement, edition);
+    }
+
+    fn hold(&mut self, statement: Arc<Statement>, edition: u32) {
         self.clock += 1;
-        let last_use = self.clock;
-        self.statements.insert(
-            statement.id,
-            Held {
-                statement,
-                last_use,
-            },
-        );
+        let held = Held {
+            last_use: self.clock,
+            edition,
+            statement,
+        };
+        self.statements.insert(held.statement.id, held);
+    }
+
+    /// The connection's copy has turned out to be useless: the statement is prepared anew before its next use, here and on
+    /// every other connection.
+    pub fn outdate(&self, id: u64) {
+        if let Some(held) = self.statements.get(&id) {
+            held.statement
+                .edition
+                .store(held.edition.wrapping_add(1), Relaxed);
+        }
     }
 
     /// The connection does not have the statement any more.
@@ -214,6 +289,11 @@ impl PreparedSet {
     /// The numbers of the statements that the connection has.
     pub fn ids(&self) -> impl Iterator<Item = u64> {
         self.statements.keys().copied()
+    }
+
+    /// The connection has at most the statements with these numbers.
+    pub fn keep_only(&mut self, ids: &HashSet<u64>) {
+        self.statements.retain(|id, _| ids.contains(id));
     }
 
     /// The connection has dropped all its statements.
@@ -259,7 +339,7 @@ pub enum Note {
         /// The statement that shall not get it.
         new: Arc<Statement>,
     },
-    /// A Close of the client: its name meant `was`.
+    /// A Close of the client, or the Execute of a DEALLOCATE: its name meant `was`.
     Unnamed {
         /// The client's name.
         name: Box<[u8]>,
@@ -270,6 +350,14 @@ pub enum Note {
     OnServer(Arc<Statement>),
     /// A hidden Close: the server had the statement.
     OffServer(Arc<Statement>),
+    /// A Parse of a name that is taken by a statement prepared by SQL: it is going to fail. If it does not, the server has a
+    /// statement that is nobody's.
+    Taken,
+    /// A Query that deallocates a statement which the client has prepared by the protocol: see [`DUMMY_NAME`].
+    Dropped {
+        /// The client's name.
+        name: Box<[u8]>,
+    },
     /// A request that may drop prepared statements: until it is answered, nobody knows which there are.
     Suspect,
 }
@@ -285,12 +373,19 @@ impl Note {
             }
             | Note::Duplicate {
                 name, statement, ..
-            } => **name == *of_client || Some(statement.id) == id,
-            Note::Named { name, .. } | Note::Unnamed { name, .. } => **name == *of_client,
+            } => is_same(name, of_client) || Some(statement.id) == id,
+            Note::Named { name, .. } | Note::Unnamed { name, .. } | Note::Dropped { name } => {
+                is_same(name, of_client)
+            }
             Note::OnServer(statement) | Note::OffServer(statement) => Some(statement.id) == id,
             Note::Suspect => true,
+            Note::Taken => false,
         }
     }
+}
+
+fn is_same(name: &[u8], other: &[u8]) -> bool {
+    key_of(name) == key_of(other)
 }
 
 impl PartialEq for Statement {
@@ -316,6 +411,14 @@ mod tests {
     }
 
     #[test]
+    fn an_execute_is_not_shared() {
+        let cache = StatementCache::default();
+        let execute = || cache.statement(b" /* x */ Execute q\0\0\0");
+        assert_ne!(execute().id, execute().id);
+        assert!(cache.is_empty());
+    }
+
+    #[test]
     fn unused_statements_are_forgotten() {
         let cache = StatementCache::default();
         let kept = cache.statement(b"kept");
@@ -323,6 +426,10 @@ mod tests {
             cache.statement(&n.to_be_bytes());
         }
         assert!(cache.len() <= 2 * SWEEP_MIN, "{}", cache.len());
+        for n in 0..10u8 {
+            cache.statement(&vec![n; SWEEP_BYTES_MIN / 2]);
+        }
+        assert!(cache.len() <= 4, "long ones sooner: {}", cache.len());
         assert!(Arc::ptr_eq(&kept, &cache.statement(b"kept")));
     }
 
@@ -334,13 +441,35 @@ mod tests {
             .collect();
         all.iter()
             .for_each(|statement| set.insert(statement.clone()));
-        assert!(set.touch(all[0].id) && !set.touch(99));
+        assert_eq!(set.touch(all[0].id), Presence::Ready);
+        assert_eq!(set.touch(99), Presence::Missing);
         assert_eq!(set.oldest(|_| true), Some(all[1].clone()));
         set.remove(all[1].id);
         assert_eq!(set.oldest(|id| id != all[2].id), Some(all[0].clone()));
         assert_eq!(set.oldest(|_| false), None);
         set.remove(all[2].id);
         assert_eq!(set.len(), 1);
+    }
+
+    #[test]
+    fn one_error_outdates_every_copy() {
+        let cache = StatementCache::default();
+        let statement = cache.statement(b"a");
+        let (mut here, mut there) = (PreparedSet::default(), PreparedSet::default());
+        let of = |set: &mut PreparedSet| set.touch(statement.id);
+        for set in [&mut here, &mut there] {
+            set.insert(statement.clone());
+        }
+        here.outdate(statement.id);
+        assert_eq!(of(&mut here), Presence::Outdated);
+        assert_eq!(of(&mut there), Presence::Outdated);
+        here.insert(statement.clone());
+        assert_eq!(of(&mut here), Presence::Ready);
+        // Another copy of the old edition says no more.
+        there.outdate(statement.id);
+        assert_eq!(of(&mut here), Presence::Ready);
+        there.restore(statement.clone());
+        assert_eq!(of(&mut there), Presence::Outdated);
     }
 
     #[test]

@@ -229,6 +229,21 @@ pub fn parse_raw(out: &mut Vec<u8>, name: &[u8], text_and_types: &[u8]) {
     });
 }
 
+/// Parse, Bind, Execute and Sync of a text without parameters, under the empty names
+pub fn unnamed_round(out: &mut Vec<u8>, text: &[u8]) {
+    message(out, from_client::PARSE, |out| {
+        cstr(out, b"");
+        cstr(out, text);
+        out.extend_from_slice(&[0; 2]);
+    });
+    // Portal, statement; no parameter formats, no parameters, no result formats.
+    message(out, from_client::BIND, |out| out.extend_from_slice(&[0; 8]));
+    message(out, from_client::EXECUTE, |out| {
+        out.extend_from_slice(&[0; 5])
+    });
+    bare(out, from_client::SYNC);
+}
+
 /// Close of a statement
 pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     message(out, from_client::CLOSE, |out| {

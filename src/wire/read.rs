@@ -12,6 +12,8 @@ pub struct ErrorFields<'a> {
     pub sqlstate: Option<&'a [u8]>,
     /// `M`: the primary message.
     pub message: Option<&'a [u8]>,
+    /// `R`: the routine that raised it, which is the same in every language.
+    pub routine: Option<&'a [u8]>,
 }
 
 /// Reads the body of an ErrorResponse; stops quietly where it is malformed.
@@ -26,6 +28,7 @@ pub fn error_fields(mut body: &[u8]) -> ErrorFields<'_> {
             b'S' => fields.severity = fields.severity.or(Some(value)),
             b'C' => fields.sqlstate = Some(value),
             b'M' => fields.message = Some(value),
+            b'R' => fields.routine = Some(value),
             _ => {}
         }
         body = rest;

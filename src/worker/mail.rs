@@ -138,6 +138,8 @@ pub enum Control {
     Apply(Arc<Blueprint>),
     /// The generation of these pools has changed ([`PoolShare::renew`]).
     Renew(Scope),
+    /// Addresses of host names have gone: servers there are to be closed.
+    RetireMisplaced,
     /// Pause or resume.
     Pause(Scope, bool),
     /// Nothing is in use any more in these databases?

@@ -25,7 +25,7 @@ use crate::error::ClientError;
 use crate::pool::budget::{Denied, PoolShare, Seat};
 use crate::pool::core::Reason;
 use crate::pool::recipe::{Blueprint, Recipe};
-use crate::pool::shard::{self, PoolMail, Post, Shard};
+use crate::pool::shard::{self, EVICTED_FOR_POOL_SIZE, PoolMail, Post, Shard};
 use crate::server::conn::ParamSpace;
 use crate::server::params::{Interner, Tracked};
 use crate::server::prepared::StatementCache;
@@ -186,7 +186,6 @@ impl Worker {
     /// A client that has proved its identity becomes a session.
     fn admit(self: &Rc<Self>, newcomer: Newcomer) {
         let shard = self.shard(&newcomer.share, &newcomer.settings, &newcomer.recipe);
-        shard.show_credentials(&newcomer.recipe.user);
         let Ok(stream) = newcomer.stream.attach() else {
             return;
         };
@@ -313,7 +312,7 @@ impl Worker {
         let counts = |shard: &&Rc<Shard>| match denied {
             Denied::Database => shard.key().database == key.database,
             Denied::User => shard.key().user == key.user,
-            Denied::Pool => false,
+            Denied::Pool => *shard.key() == key,
         };
         let shards = self.each_shard();
         let resting = shards
@@ -321,12 +320,13 @@ impl Worker {
             .filter(counts)
             .filter_map(|shard| Some((shard.longest_rest()?, shard)));
         let reason = match denied {
+            Denied::Pool => EVICTED_FOR_POOL_SIZE,
             Denied::Database => "evicted for max_db_connections",
-            _ => "evicted for max_user_connections",
+            Denied::User => "evicted for max_user_connections",
         };
         let evicted = resting
             .min_by_key(|(since, _)| *since)
-            .is_some_and(|(_, shard)| shard.evict(reason));
+            .is_some_and(|(_, shard)| shard.evict(denied, reason));
         let next = (self.around.worker + 1) % self.around.workers;
         if !evicted && next != begun_by {
             (self.around.post)(next, PoolMail::MakeRoom(key, denied, begun_by));
@@ -391,7 +391,11 @@ impl Worker {
             Control::Renew(scope) => self
                 .in_scope(&scope)
                 .iter()
-                .for_each(|shard| shard.renew(now)),
+                .for_each(|shard| self.renew(shard, now)),
+            Control::RetireMisplaced => self
+                .each_shard()
+                .iter()
+                .for_each(|shard| shard.retire_misplaced(now)),
             Control::Pause(scope, paused) => self.pause(scope, paused, now),
             Control::IsQuiet(scope, reply) => {
                 let _ = reply.send(self.in_scope(&scope).iter().all(|shard| shard.is_quiet()));
@@ -433,22 +437,28 @@ impl Worker {
                 self.shards.borrow_mut().remove(key);
                 continue;
             };
-            let user = blueprint.credentials(&database, &key.user);
-            let user = if user.secret().is_none() {
-                shard.recipe().user.clone()
-            } else {
-                user
-            };
             let settings = blueprint.config.pool_settings(&database, &key.user);
-            shard.configure(settings, blueprint.recipe(&database, user));
+            shard.configure(settings, blueprint.recipe(&database));
             if shard.with_core(|core| core.epoch()) != shard.share().epoch() {
-                shard.renew(now);
+                self.renew(&shard, now);
             }
         }
         for (card, _) in self.roster.borrow().values() {
             if let Some(database) = blueprint.config.database(&card.database) {
                 card.limits
                     .set(blueprint.config.client_limits(&database, &card.user));
+            }
+        }
+    }
+
+    /// A new generation of servers. Those that replication clients have to themselves would never come free: they end at once, and
+    /// their clients with them.
+    fn renew(&self, shard: &Rc<Shard>, now: Instant) {
+        shard.renew(now);
+        for (card, of) in self.roster.borrow().values() {
+            if Rc::ptr_eq(of, shard) && card.replication != "none" && card.linked.borrow().is_some()
+            {
+                card.tell(Order::Disconnect(ClientError::new(Reason::Stale.text())));
             }
         }
     }

@@ -47,10 +47,20 @@ impl Worker {
                 shard
                     .cards()
                     .iter()
-                    .map(|card| server_row(card, &shard, now)),
+                    .map(|card| server_row(card, &shard, self.replication_of(card), now)),
             );
         }
         rows
+    }
+}
+
+impl Worker {
+    /// A server with `replication` is one that a replication client has to itself.
+    fn replication_of(&self, card: &ServerCard) -> &'static str {
+        let linked = card.linked.get();
+        let roster = self.roster.borrow();
+        let client = linked.and_then(|client| roster.get(&client));
+        client.map_or("none", |(client, _)| client.replication)
     }
 }
 
@@ -140,12 +150,17 @@ fn client_row(card: &ClientCard, listen_port: u16, space: &ParamSpace, now: Inst
     }
 }
 
-fn server_row(card: &ServerCard, shard: &Shard, now: Instant) -> SocketRow {
+fn server_row(
+    card: &ServerCard,
+    shard: &Shard,
+    replication: &'static str,
+    now: Instant,
+) -> SocketRow {
     let (key, facts) = (shard.key(), &card.facts);
     SocketRow {
         user: key.user.clone(),
         database: key.database.clone(),
-        replication: "none",
+        replication,
         state: match card.state.get() {
             ServerState::Active if card.linked.get().is_none() => "idle",
             state => state.word(),

@@ -13,6 +13,8 @@
 
 mod behaviour;
 mod differential;
+// `tests/compat` has parts of its own use for it.
+#[allow(unused_imports, dead_code)]
 mod fixture;
 mod hostile;
 mod proto;

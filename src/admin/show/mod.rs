@@ -10,12 +10,13 @@
 //!
 //! All but [`run`] is pure.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::command::{PARAMETERS, Show};
 use super::desk::Desk;
 use super::operator::{GlobalState, Operator};
-use super::rows::{DnsHostRow, Lists};
+use super::rows::{DnsHostRow, DnsZoneRow, Lists};
 use super::table::{Cell, Formats, Table};
 use super::{COMPATIBLE_VERSION, CONSOLE};
 
@@ -54,8 +55,9 @@ pub async fn run<O: Operator>(show: Show, operator: &O, desk: &Desk, formats: Fo
             stats::stats(to, show, &report);
         }
         Show::DnsHosts => dns_hosts(to, operator.dns_hosts().await),
-        // PgBouncer's caches, and the zones whose serials it watches, do not exist here: no rows is the truth.
-        Show::Mem | Show::DnsZones => {}
+        Show::DnsZones => dns_zones(to, operator.dns_zones().await),
+        // PgBouncer's caches do not exist here: no rows is the truth.
+        Show::Mem => {}
     }
     table
 }
@@ -90,6 +92,7 @@ struct Counts {
     pools: usize,
     peer_pools: usize,
     dns_names: usize,
+    dns_zones: usize,
     consoles: usize,
     lists: Lists,
 }
@@ -104,6 +107,7 @@ async fn counts<O: Operator>(operator: &O, desk: &Desk) -> Counts {
         pools: pools::merge(operator.pools().await).len() + 1,
         peer_pools: operator.peer_pools().await.len(),
         dns_names: operator.dns_hosts().await.len(),
+        dns_zones: operator.dns_zones().await.len(),
         consoles: desk.len(),
         lists: operator.lists().await,
     }
@@ -124,7 +128,7 @@ fn lists(to: &mut Table, counts: &Counts) {
         ("free_servers", 0),
         ("used_servers", lists.used_servers),
         ("dns_names", counts.dns_names as u64),
-        ("dns_zones", 0),
+        ("dns_zones", counts.dns_zones as u64),
         ("dns_queries", lists.dns_queries),
         ("dns_pending", 0),
     ];
@@ -137,11 +141,23 @@ fn dns_hosts(to: &mut Table, mut rows: Vec<DnsHostRow>) {
     rows.sort_by(|a, b| a.hostname.cmp(&b.hostname));
     for row in &rows {
         // PgBouncer prints socket addresses, whose port is not known here.
-        let addresses: Vec<String> = row.addresses.iter().map(|ip| format!("{ip}:0")).collect();
+        let addresses = row.addresses.iter().map(|ip| SocketAddr::new(*ip, 0));
+        let addresses: Vec<String> = addresses.map(|addr| addr.to_string()).collect();
         to.push([
             (&row.hostname).into(),
             row.ttl_s.into(),
             addresses.join(",").into(),
+        ]);
+    }
+}
+
+fn dns_zones(to: &mut Table, mut rows: Vec<DnsZoneRow>) {
+    rows.sort_by(|a, b| a.zonename.cmp(&b.zonename));
+    for row in &rows {
+        to.push([
+            (&row.zonename).into(),
+            u64::from(row.serial).into(),
+            row.count.into(),
         ]);
     }
 }

@@ -7,7 +7,7 @@ use crate::admin::command::{Show, parse};
 use crate::admin::desk::Desk;
 use crate::admin::fake::{Client, Fake, socket, user};
 use crate::admin::rights::Role;
-use crate::admin::rows::{DatabaseRow, DnsHostRow, Lists, PeerPoolRow, UserRow};
+use crate::admin::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
 use crate::admin::table::Formats;
 use crate::config::{Config, Database, Peer, PoolMode, UserSettings};
 use crate::metrics::Stats;
@@ -326,6 +326,7 @@ async fn lists() {
     fake.pools = vec![PoolRow::default(), PoolRow::default()];
     fake.peer_pools = vec![PeerPoolRow::default()];
     fake.dns_hosts = vec![DnsHostRow::default()];
+    fake.dns_zones = vec![DnsZoneRow::default(); 2];
     fake.lists = Lists {
         used_clients: 5,
         login_clients: 6,
@@ -344,7 +345,7 @@ async fn lists() {
         "free_servers|0",
         "used_servers|7",
         "dns_names|1",
-        "dns_zones|0",
+        "dns_zones|2",
         "dns_queries|8",
         "dns_pending|0",
     ];
@@ -391,7 +392,21 @@ async fn small_ones() {
         rows(&fake, "dns_hosts").await,
         ["db1|14|10.0.0.1:0,10.0.0.2:0", "db2|14|"]
     );
-    assert!(rows(&fake, "dns_zones").await.is_empty());
+    fake.dns_hosts = vec![DnsHostRow {
+        addresses: vec![std::net::Ipv6Addr::LOCALHOST.into()],
+        ..name("db3", &[])
+    }];
+    assert_eq!(rows(&fake, "dns_hosts").await, ["db3|14|[::1]:0"]);
+    let zone = |zonename: &str, serial: u32| DnsZoneRow {
+        zonename: zonename.to_owned(),
+        serial,
+        count: 2,
+    };
+    fake.dns_zones = vec![zone("b.example", u32::MAX), zone("a.example", 0)];
+    assert_eq!(
+        rows(&fake, "dns_zones").await,
+        ["a.example|0|2", "b.example|4294967295|2"]
+    );
     assert!(rows(&fake, "mem").await.is_empty());
 }
 

@@ -18,6 +18,8 @@ pub struct Postgres {
     pub output: Vec<u8>,
     /// Named statements and their texts with types.
     pub named: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Statements prepared by SQL: the texts that did it.
+    pub by_sql: BTreeMap<Vec<u8>, Vec<u8>>,
     unnamed: Option<Vec<u8>>,
     portals: BTreeMap<Vec<u8>, Vec<u8>>,
     state: Tx,
@@ -173,7 +175,10 @@ impl Postgres {
                 let (kind, name) = read::target(body).expect("a Close");
                 match (kind, name) {
                     (b'S', b"") => self.unnamed = None,
-                    (b'S', name) => drop(self.named.remove(name)),
+                    (b'S', name) => {
+                        self.named.remove(name);
+                        self.by_sql.remove(name);
+                    }
                     (_, name) => drop(self.portals.remove(name)),
                 }
                 build::bare(&mut self.unflushed, tag::CLOSE_COMPLETE);
@@ -201,13 +206,14 @@ impl Postgres {
             self.unnamed = None;
         }
         analyze(text_of(source))?;
-        self.check_tx(text_of(source))?;
+        // An empty text is no statement that could be refused.
+        if !text_of(source).is_empty() {
+            self.check_tx(text_of(source))?;
+        }
         if name.is_empty() {
             self.unnamed = Some(source.to_vec());
-        } else if self.named.contains_key(name) {
-            let name = String::from_utf8_lossy(name);
-            let text = format!("prepared statement \"{name}\" already exists");
-            return Err(("42P05", text.into()));
+        } else if self.has(name) {
+            return Err(exists(name));
         } else {
             self.named.insert(name.to_vec(), source.to_vec());
         }
@@ -220,11 +226,31 @@ impl Postgres {
             let missing = b"unnamed prepared statement does not exist".to_vec();
             return self.unnamed.clone().ok_or(("26000", missing));
         }
-        self.named.get(name).cloned().ok_or_else(|| {
-            let name = String::from_utf8_lossy(name);
-            let text = format!("prepared statement \"{name}\" does not exist");
-            ("26000", text.into())
-        })
+        let by_sql = self
+            .by_sql
+            .get(name)
+            .map(|text| [body_of(text), b"\0\0\0"].concat());
+        let found = self.named.get(name).cloned().or(by_sql);
+        found.ok_or_else(|| missing(name))
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        self.named.contains_key(name) || self.by_sql.contains_key(name)
+    }
+
+    fn prepare(&mut self, text: &[u8]) -> Result<(), Failure> {
+        let name = text.split(|b| *b == b' ').nth(1).expect("a name");
+        analyze(body_of(text))?;
+        if self.has(name) {
+            return Err(exists(name));
+        }
+        self.by_sql.insert(name.to_vec(), text.to_vec());
+        Ok(())
+    }
+
+    fn deallocate(&mut self, name: &[u8]) -> Result<(), Failure> {
+        let gone = self.named.remove(name).or(self.by_sql.remove(name));
+        gone.map(drop).ok_or_else(|| missing(name))
     }
 
     fn bind(&mut self, body: &[u8]) -> Result<(), Failure> {
@@ -293,12 +319,35 @@ impl Postgres {
             }
             b"discard all" => {
                 self.named.clear();
+                self.by_sql.clear();
                 self.unnamed = None;
                 "DISCARD ALL"
             }
             b"deallocate all" => {
                 self.named.clear();
+                self.by_sql.clear();
                 "DEALLOCATE ALL"
+            }
+            b"DEALLOCATE \"PGWEIR_0\"" => {
+                self.deallocate(b"PGWEIR_0")?;
+                "DEALLOCATE"
+            }
+            text if text.starts_with(b"deallocate ") => {
+                self.deallocate(&text[b"deallocate ".len()..])?;
+                "DEALLOCATE"
+            }
+            text if text.starts_with(b"prepare ") => {
+                self.prepare(text)?;
+                "PREPARE"
+            }
+            text if text.starts_with(b"execute ") => {
+                let name = &text[b"execute ".len()..];
+                let found = self.by_sql.get(name).cloned();
+                let found = found.ok_or_else(|| missing(name))?;
+                build::message(&mut self.unflushed, tag::DATA_ROW, |out| {
+                    out.extend_from_slice(body_of(&found))
+                });
+                "SELECT 1"
             }
             b"copy" => {
                 build::bare(&mut self.unflushed, tag::COPY_IN_RESPONSE);
@@ -316,6 +365,24 @@ impl Postgres {
         build::command_complete(&mut self.unflushed, word);
         Ok(())
     }
+}
+
+fn exists(name: &[u8]) -> Failure {
+    let name = String::from_utf8_lossy(name);
+    let text = format!("prepared statement \"{name}\" already exists");
+    ("42P05", text.into())
+}
+
+fn missing(name: &[u8]) -> Failure {
+    let name = String::from_utf8_lossy(name);
+    let text = format!("prepared statement \"{name}\" does not exist");
+    ("26000", text.into())
+}
+
+/// What `prepare <name> as …` prepares.
+fn body_of(text: &[u8]) -> &[u8] {
+    let words = text.splitn(4, |b| *b == b' ');
+    words.last().expect("a text")
 }
 
 fn text_of(source: &[u8]) -> &[u8] {

@@ -1,11 +1,13 @@
 //! The settings as logins see them: one immutable snapshot, made anew at every reload. A login uses the one that it began with.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::ldap::Directory;
+use super::pam::Pam;
+use crate::auth::hba::Hba;
 use crate::auth::scram::MockSeed;
-use crate::auth::{AuthFile, Method, Secret, User};
-use crate::config::{AuthType, Config, Database};
+use crate::auth::{AuthFile, LdapOptions, Method, ServerUsers};
+use crate::config::{AuthType, Config};
 use crate::net::tls::ClientTls;
 use crate::server::params::Tracked;
 
@@ -25,6 +27,8 @@ pub struct Desk {
     pub config: Arc<Config>,
     /// The users of `auth_file`.
     pub users: Arc<AuthFile>,
+    /// The rules of `auth_hba_file`; none, which lets nobody in, unless `auth_type=hba`.
+    pub rules: Arc<Hba>,
     /// TLS for clients; `None` for `client_tls_sslmode=disable`.
     pub tls: Option<Arc<ClientTls>>,
     /// The parameters that follow a client.
@@ -33,13 +37,22 @@ pub struct Desk {
     pub mock: Arc<MockSeed>,
     /// The uid that gets into the console over the Unix socket without a proof: our own.
     pub console_uid: u32,
-    /// Forced users with a password of the entry's own, by name of the entry. Kept here, so that what logins into servers
-    /// derive from a password is derived once.
-    forced: HashMap<String, Arc<User>>,
+    /// As whom servers are logged in to.
+    pub server_users: Arc<ServerUsers>,
+    /// Who else can tell whether a password is right.
+    pub referees: Referees,
 }
 
-/// The name of the entry that is the model for the others.
-const AUTODB: &str = "*";
+/// Those outside who know users and passwords, as far as the configuration asks them.
+#[derive(Debug, Default, Clone)]
+pub struct Referees {
+    /// `auth_ldap_options`, under `auth_type=ldap`.
+    pub ldap: Option<Arc<LdapOptions>>,
+    /// The way to LDAP servers.
+    pub directory: Option<Arc<Directory>>,
+    /// PAM.
+    pub pam: Option<Arc<Pam>>,
+}
 
 impl Desk {
     /// A desk for this configuration and these users.
@@ -51,37 +64,36 @@ impl Desk {
         mock: Arc<MockSeed>,
         console_uid: u32,
     ) -> Desk {
-        let entries = config.databases.values().chain(&config.autodb);
-        let forced = entries.filter_map(|entry| {
-            let password = entry.password.as_ref()?.expose();
-            let secret = Secret::parse(password.as_bytes());
-            let user = User::new(entry.user.as_deref()?.as_bytes(), secret);
-            Some((entry.name.clone(), Arc::new(user)))
-        });
-        let forced = forced.collect();
+        let server_users = Arc::new(ServerUsers::new(&config, users.clone()));
         Desk {
             config,
             users,
+            rules: Arc::default(),
             tls,
             tracked,
             mock,
             console_uid,
-            forced,
+            server_users,
+            referees: Referees::default(),
         }
     }
 
-    /// The forced user of an entry, with the entry's password, else that of `auth_file`, else none. `None` for an entry
-    /// without `user=`.
-    pub fn forced_user(&self, database: &Database) -> Option<Arc<User>> {
-        let name = database.user.as_deref()?;
-        let entry = if database.auto {
-            AUTODB
-        } else {
-            &database.name
-        };
-        let known = self.forced.get(entry).or_else(|| self.users.lookup(name));
-        let unknown = || Arc::new(User::new(name.as_bytes(), Secret::None));
-        Some(known.cloned().unwrap_or_else(unknown))
+    /// The same, with somebody to ask about passwords.
+    pub fn asking(self, referees: Referees) -> Desk {
+        Desk { referees, ..self }
+    }
+
+    /// After a reload: what was derived for users whose secrets have not changed is kept.
+    pub fn keep_unchanged(&mut self, before: &Desk) {
+        if let Some(users) = Arc::get_mut(&mut self.server_users) {
+            users.keep_unchanged(&before.server_users);
+        }
+    }
+
+    /// The same, with these rules.
+    pub fn with_rules(self, rules: Hba) -> Desk {
+        let rules = Arc::new(rules);
+        Desk { rules, ..self }
     }
 
     /// What a user may do on the console; `None` for users who may not get in.
@@ -105,7 +117,14 @@ impl Desk {
             AuthType::Plain => Method::Plain,
             AuthType::Md5 => Method::Md5,
             AuthType::ScramSha256 => Method::ScramSha256,
-            AuthType::Cert | AuthType::Hba | AuthType::Ldap | AuthType::Pam => Method::Reject,
+            AuthType::Ldap => match &self.referees.ldap {
+                Some(options) => Method::Ldap(options.clone()),
+                None => Method::Reject,
+            },
+            AuthType::Pam => Method::Pam,
+            AuthType::Cert => Method::Cert,
+            // What the rules say is only known when a client comes: see `gate`.
+            AuthType::Hba => Method::Reject,
         }
     }
 }

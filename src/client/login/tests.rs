@@ -355,7 +355,11 @@ async fn trust() {
     );
     assert_eq!(client.database.name, "app");
     assert_eq!(client.credentials.name(), b"ann");
-    assert!(client.leftover.is_empty() && client.greeting.is_empty() && client.tls.is_none());
+    assert!(
+        client.guest.leftover.is_empty()
+            && client.guest.greeting.is_empty()
+            && client.guest.tls.is_none()
+    );
     assert_eq!(client.replication, Replication::None);
     let counts = || {
         let admission = &setup.admission;
@@ -409,9 +413,9 @@ async fn scram_ends_in_the_greeting_and_leaves_keys() {
             assert_eq!(peer.prove(&mut login).await, Ok(()));
         });
         let client = visit.await.client();
-        assert_eq!(client.greeting[0], b'R');
+        assert_eq!(client.guest.greeting[0], b'R');
         assert_eq!(
-            login.on_authentication(&client.greeting[5..]),
+            login.on_authentication(&client.guest.greeting[5..]),
             Ok(Step::Wait)
         );
         assert_eq!(client.credentials.keys().is_some(), has_keys);
@@ -428,7 +432,7 @@ async fn what_is_sent_ahead_is_kept() {
     .concat();
     let setup = Setup::new("trust");
     let visit = setup.tcp(async |mut peer| peer.send(&bytes).await);
-    assert_eq!(visit.await.client().leftover, ahead);
+    assert_eq!(visit.await.client().guest.leftover, ahead);
     let setup = Setup::new("plain");
     let visit = setup.tcp(async |mut peer| {
         peer.start("ann", "app").await;
@@ -436,7 +440,7 @@ async fn what_is_sent_ahead_is_kept() {
         peer.send(&[&password_message(b"pencil\0")[..], ahead].concat())
             .await;
     });
-    assert_eq!(visit.await.client().leftover, ahead);
+    assert_eq!(visit.await.client().guest.leftover, ahead);
 }
 
 #[tokio::test]
@@ -458,8 +462,8 @@ async fn parameters() {
         .await;
     assert!(visit.lines()[0].ends_with("replication=database"));
     let client = visit.client();
-    let name = format!("psql - {}", client.peer);
-    assert_eq!(client.params.get(index), Some(name.as_bytes()));
+    let name = format!("psql - {}", client.guest.peer);
+    assert_eq!(client.guest.params.get(index), Some(name.as_bytes()));
     assert_eq!(client.replication, Replication::Logical);
     assert_eq!(
         client.startup_options,
@@ -470,7 +474,7 @@ async fn parameters() {
         .unix(async |mut peer| peer.start("ann", "app").await)
         .await
         .client();
-    let name = String::from_utf8(client.params.get(index).unwrap().to_vec()).unwrap();
+    let name = String::from_utf8(client.guest.params.get(index).unwrap().to_vec()).unwrap();
     let pid = std::process::id();
     assert!(
         name.starts_with(&format!("app - unix({pid}@")) && name.ends_with("):6432"),
@@ -490,14 +494,14 @@ async fn newer_protocols_are_negotiated_down_once() {
     let told = b"v\0\0\0\x1a\0\x03\0\0\0\0\0\x02_pq_.a\0_pq_.b\0";
     let setup = Setup::new("trust");
     let visit = setup.tcp(async |mut peer| peer.send(&packet).await);
-    assert_eq!(visit.await.client().greeting, told);
+    assert_eq!(visit.await.client().guest.greeting, told);
     let setup = Setup::new("plain");
     let visit = setup.tcp(async |mut peer| {
         peer.send(&packet).await;
         assert_eq!(peer.read(told.len()).await, told);
         assert_eq!(peer.prove(&mut proofs("ann", PASSWORD)).await, Ok(()));
     });
-    assert_eq!(visit.await.client().greeting, b"");
+    assert_eq!(visit.await.client().guest.greeting, b"");
 }
 
 #[tokio::test]
@@ -1176,6 +1180,7 @@ async fn encrypted_logins() {
             assert!(
                 visit
                     .client()
+                    .guest
                     .tls
                     .is_some_and(|text| text.starts_with("TLSv1.3/"))
             );

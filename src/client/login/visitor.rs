@@ -6,13 +6,15 @@ use std::time::{Instant, SystemTime};
 
 use tracing::{info, warn};
 
+use super::Guest;
 use super::desk::Desk;
-use crate::client::admission::Admission;
+use crate::client::admission::{Admission, Guards};
 use crate::client::farewell::farewell;
 use crate::client::who::Who;
 use crate::error::ClientError;
 use crate::net::{PeerAddr, Stream};
 use crate::server::inbox::{Inbox, InboxError};
+use crate::server::params::ParamSet;
 use crate::types::ConnId;
 use crate::wire::build::{self, Severity};
 
@@ -120,6 +122,23 @@ impl<'a> Visitor<'a> {
             self.inbox()?.stream().write_all(&bytes).await?;
         }
         Ok(())
+    }
+
+    /// Lets the client in: from here on its connection is somebody else's.
+    pub fn let_in(&mut self, params: ParamSet, guards: Guards) -> Result<Guest, Ending> {
+        let (stream, leftover) = self.take_inbox()?.into_parts();
+        Ok(Guest {
+            tls: stream.tls_version_text(),
+            stream: stream.detach()?,
+            leftover,
+            greeting: std::mem::take(&mut self.outgoing),
+            id: self.id,
+            connected: self.connected,
+            connected_at: self.connected_at,
+            peer: self.peer,
+            params,
+            guards,
+        })
     }
 
     /// Turns the client away: first the log, then the client.

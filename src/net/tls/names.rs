@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-/// The names in a certificate that a host or a user may be compared with.
+/// The names in a certificate that a host may be compared with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateNames {
     /// Alternative names of kind DNS.
@@ -41,16 +41,6 @@ impl CertificateNames {
             }
         }
         Some(names)
-    }
-
-    /// May the bearer log in as `user`? Compares with all names, ignoring the case of ASCII letters and
-    /// honouring wildcards, as PgBouncer's `cert` authentication does.
-    pub fn match_user(&self, user: &str) -> bool {
-        self.match_alternative(user)
-            || self
-                .common_name
-                .as_deref()
-                .is_some_and(|name| pattern_matches(name, user))
     }
 
     /// Is the bearer the host `host`? The common name counts only in certificates that have no
@@ -262,11 +252,9 @@ mod tests {
         assert_eq!(names.dns, ["db.example.com", "*.example.org"]);
         let ips: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
         assert_eq!(names.ips, ips);
-        assert!(names.match_user("ALICE") && names.match_user("db.example.com"));
-        assert!(names.match_user("10.0.0.1") && !names.match_user("10.0.0.2"));
         assert!(names.match_host("x.example.org.") && names.match_host("::1"));
         assert!(!names.match_host("alice"), "has alternative names");
-        assert!(!names.match_user("alice@example.com"));
+        assert!(!names.match_host("alice@example.com"));
     }
 
     #[test]
@@ -275,7 +263,7 @@ mod tests {
         assert!(names.match_host("DB1.local") && !names.match_host("db2.local"));
         let nobody = CertificateNames::parse(&certificate(&[], &[])).unwrap();
         assert_eq!(nobody, CertificateNames::default());
-        assert!(!nobody.match_host("") && !nobody.match_user(""));
+        assert!(!nobody.match_host(""));
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! What time and the operator do to a shard.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{DEAD, Shard, core_rules};
-use crate::auth::User;
 use crate::config::PoolSettings;
+use crate::pool::budget::Denied;
 use crate::pool::core::{PoolCore, Reason};
 use crate::pool::lease::Pooled;
 use crate::pool::recipe::Recipe;
@@ -117,10 +116,14 @@ impl Shard {
         self.close_all(all, reason);
     }
 
-    /// Closes the server that has rested longest, to make room for another pool; false if there is none. Of several requests for
+    /// Closes the server that has rested longest, to make room within this limit; false if there is none. Of several requests for
     /// the same room only the first has to be met.
-    pub fn evict(&self, reason: &str) -> bool {
-        !self.share.is_crowded() || self.close_oldest(reason)
+    pub fn evict(&self, limit: Denied, reason: &str) -> bool {
+        let is_needed = match limit {
+            Denied::Pool => self.share.wants_room(),
+            Denied::Database | Denied::User => self.share.is_crowded(),
+        };
+        !is_needed || self.close_oldest(reason)
     }
 
     /// Closes the server that has rested longest, unless clients wait for it.
@@ -163,13 +166,22 @@ impl Shard {
         }
     }
 
-    /// A client has shown the secret that servers are to be logged in with.
-    pub fn show_credentials(&self, user: &Arc<User>) {
-        if !Arc::ptr_eq(&self.recipe.borrow().user, user) {
-            let mut recipe = Recipe::clone(&self.recipe.borrow());
-            recipe.user = user.clone();
-            self.recipe.replace(Rc::new(recipe));
+    /// Servers at addresses that their hosts' names have no more: resting ones are closed, busy ones when they come free.
+    pub fn retire_misplaced(self: &Rc<Self>, now: Instant) {
+        let cards = self.cards();
+        let misplaced = cards.iter().filter(|card| card.facts.is_misplaced());
+        let found = misplaced.map(|card| card.close_needed.set(true)).count();
+        if found == 0 {
+            return;
         }
+        self.share.outdate_welcome();
+        let resting = self
+            .core
+            .borrow_mut()
+            .remove_resting(|pooled| pooled.server.card.facts.is_misplaced());
+        self.close_all(resting, Reason::Stale);
+        self.show();
+        self.pump(now);
     }
 
     /// Nothing is here any more: no client, no server, no attempt.

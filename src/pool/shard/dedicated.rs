@@ -3,10 +3,10 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::Shard;
+use super::{PoolMail, Shard};
 use crate::error::ClientError;
 use crate::net::dial::Target;
-use crate::pool::budget::{Denied, Slot, Welcome};
+use crate::pool::budget::{Denied, Slot, Welcome, Wish};
 use crate::pool::core::Wear;
 use crate::pool::lease::Lease;
 use crate::pool::ticket::{Grant, Ticket};
@@ -14,13 +14,16 @@ use crate::server::conn::ServerState;
 use crate::server::connect::{ConnectError, Fresh};
 use crate::types::ConnId;
 
+/// Why a server is closed whose place in the pool a client needs for a server of its own.
+pub const EVICTED_FOR_POOL_SIZE: &str = "evicted for pool_size";
+
 /// A replication client that gets a server of its own.
 pub(super) struct Dedicated {
     ticket: Rc<Ticket>,
     /// What the server is started with, besides what the pool's servers are started with.
     startup: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The attempt is under way, or has succeeded.
-    begun: bool,
+    /// `None` when the attempt is under way, or has succeeded.
+    wish: Option<Wish>,
     welcome: Welcome,
 }
 
@@ -36,7 +39,7 @@ impl Shard {
         let waiting = Dedicated {
             ticket: ticket.clone(),
             startup,
-            begun: false,
+            wish: Some(self.share.wish()),
             welcome: Welcome::default(),
         };
         self.dedicated.borrow_mut().insert(client, waiting);
@@ -50,15 +53,19 @@ impl Shard {
         }
         let retry = self.settings().server_login_retry;
         let mut waiting = self.dedicated.borrow_mut();
-        for (client, dedicated) in waiting.iter_mut().filter(|(_, dedicated)| !dedicated.begun) {
+        for (client, dedicated) in waiting
+            .iter_mut()
+            .filter(|(_, dedicated)| dedicated.wish.is_some())
+        {
             let Some(attempt) = self.share.begin_attempt(now, retry) else {
                 return;
             };
             match self.slot_for_dedicated() {
                 Ok(slot) => {
-                    dedicated.begun = true;
+                    dedicated.wish = None;
                     self.dial_for(slot, attempt, Some(*client), &dedicated.startup);
                 }
+                Err(Denied::Pool) => return self.make_room_in_pool(),
                 Err(denied) => return self.make_room(denied),
             }
         }
@@ -67,7 +74,7 @@ impl Shard {
     fn slot_for_dedicated(&self) -> Result<Slot, Denied> {
         let worker = self.around.worker;
         self.share.try_open(worker, false).or_else(|denied| {
-            if self.close_oldest("evicted for pool_size") {
+            if denied == Denied::Pool && self.close_oldest(EVICTED_FOR_POOL_SIZE) {
                 self.share.try_open(worker, false)
             } else {
                 Err(denied)
@@ -75,14 +82,23 @@ impl Shard {
         })
     }
 
+    /// A server of the pool that rests on another worker has to go. Where none rests, the next that comes free makes room.
+    fn make_room_in_pool(&self) {
+        let worker = self.around.worker;
+        if self.share.richest_other(worker).is_some() {
+            let mail = PoolMail::MakeRoom(self.key().clone(), Denied::Pool, worker);
+            (self.around.post)(worker, mail);
+        }
+    }
+
     /// Refuses those for whom nothing has begun yet.
     pub(super) fn refuse_dedicated(&self, error: &ClientError) {
         let mut waiting = self.dedicated.borrow_mut();
         waiting.retain(|_, dedicated| {
-            if !dedicated.begun {
+            if dedicated.wish.is_some() {
                 dedicated.ticket.give(Grant::Refused(error.clone()));
             }
-            dedicated.begun
+            dedicated.wish.is_none()
         });
     }
 
@@ -103,6 +119,14 @@ impl Shard {
             .get_mut(&client)
             .map(|dedicated| dedicated.ticket.clone());
         let Some(ticket) = waiting else { return }; // the client has left
+        if result.is_ok() && epoch != self.core.borrow().epoch() {
+            // Connected by rules that no longer hold: once more.
+            if let Some(dedicated) = self.dedicated.borrow_mut().get_mut(&client) {
+                dedicated.wish = Some(self.share.wish());
+            }
+            drop((slot, result));
+            return self.pump_dedicated(now);
+        }
         let fresh = match result {
             Ok(fresh) => fresh,
             Err(error) => {

@@ -14,9 +14,10 @@ use crate::pool::budget::{Attempt, Denied, PoolShare, Slot, Welcome};
 use crate::pool::lease::Pooled;
 use crate::pool::recipe;
 use crate::server::conn::Server;
-use crate::server::connect::{ConnectError, Fresh, cancel};
+use crate::server::connect::{ConnectError, Fresh, cancel_at};
 use crate::server::link::ServerLink;
 use crate::server::params::ParamSet;
+use crate::server::sql::SqlHeld;
 use crate::types::{BackendKey, ConnId, WorkerId};
 
 /// Connections of one shard that may be under way at once.
@@ -83,6 +84,9 @@ impl Shard {
         let reserve = self.reserve_due(now);
         if !reserve && self.share.stays_full(self.around.worker) {
             return Try::Denied(Denied::Pool);
+        }
+        if self.share.keeps_room() {
+            return Try::NotNow;
         }
         let retry = self.settings.borrow().server_login_retry;
         let Some(attempt) = self.share.begin_attempt(now, retry) else {
@@ -209,9 +213,11 @@ impl Shard {
         now: Instant,
     ) {
         self.share.attempt_succeeded();
-        self.share.capture_welcome(epoch, || Welcome {
-            parameters: fresh.parameters.clone(),
-        });
+        if !fresh.site.as_ref().is_some_and(|site| site.is_gone()) {
+            self.share.capture_welcome(epoch, || Welcome {
+                parameters: fresh.parameters.clone(),
+            });
+        }
         let Some(pooled) = self.install(id, epoch, slot, target, fresh, now) else {
             self.core.borrow_mut().dial_failed();
             return self.pump(now);
@@ -233,14 +239,11 @@ impl Shard {
         let (params, reported) = self.server_params(&fresh.parameters);
         let facts = recipe::facts(&fresh, target);
         let stream = fresh.stream.attach().ok()?;
-        let server = Server::new(
-            stream,
-            ServerLink::new(params, reported),
-            now,
-            epoch,
-            id,
-            Arc::new(facts),
-        );
+        let mut link = ServerLink::new(params, reported);
+        if self.recipe.borrow().database.connect_query.is_some() {
+            link.sql = SqlHeld::with_shared();
+        }
+        let server = Server::new(stream, link, now, epoch, id, Arc::new(facts));
         self.cards.borrow_mut().push(server.card.clone());
         Some(Box::new(Pooled { server, slot }))
     }
@@ -293,8 +296,9 @@ impl Shard {
             limit => limit,
         };
         let (tcp, tls) = (recipe.tcp.clone(), recipe.tls.clone());
+        let addr = server.card.facts.addr.parse().ok();
         self.around.logins.spawn(async move {
-            let delivered = cancel(target, tcp, tls, key, limit).await;
+            let delivered = cancel_at(target, addr, tcp, tls, key, limit).await;
             if let Err(error) = delivered {
                 tracing::debug!(%error, "could not cancel an abandoned statement");
             }

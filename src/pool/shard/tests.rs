@@ -16,7 +16,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::auth::{Secret, User};
 use crate::config::{Config, Database};
 use crate::net::options::TcpOptions;
 use crate::pool::budget::Budget;
@@ -210,9 +209,9 @@ impl House {
     fn recipe(&self, key: &PoolKey) -> Recipe {
         Recipe {
             database: Arc::new(Database::new(&key.database)),
-            user: Arc::new(User::new(key.user.as_bytes(), Secret::None)),
             forced_user: false,
             tls: None,
+            dns: Default::default(),
             tcp: TcpOptions::default(),
             unix_socket_dir: self.dir.path().display().to_string(),
             log_connections: false,
@@ -291,7 +290,7 @@ impl House {
         let counts = |of: &PoolKey| match denied {
             Denied::Database => of.database == key.database,
             Denied::User => of.user == key.user,
-            Denied::Pool => false,
+            Denied::Pool => *of == key,
         };
         let shards = self.desks[worker].shards.values();
         let resting = shards
@@ -299,7 +298,7 @@ impl House {
             .filter_map(|shard| Some((shard.longest_rest()?, shard)));
         let evicted = resting
             .min_by_key(|(since, _)| *since)
-            .is_some_and(|(_, shard)| shard.evict("evicted"));
+            .is_some_and(|(_, shard)| shard.evict(denied, "evicted"));
         let next = (worker + 1) % self.desks.len();
         if !evicted && next != begun_by {
             self.heap

@@ -10,6 +10,8 @@ pub(super) struct Entry<N> {
     pub kind: Kind,
     pub origin: Origin,
     pub note: Option<N>,
+    /// What it is about, for whoever sent it; the ledger does not care.
+    pub about: u64,
 }
 
 /// See the module.

@@ -5,7 +5,7 @@ use crate::fixture::*;
 use crate::proto::{Conn, msg, scram};
 
 /// `md5` and the hash of password and user name, as PostgreSQL stores it.
-fn md5_secret(user: &str, password: &str) -> String {
+pub(super) fn md5_secret(user: &str, password: &str) -> String {
     use md5::{Digest, Md5};
     let digest = Md5::new()
         .chain_update(password)
@@ -15,7 +15,7 @@ fn md5_secret(user: &str, password: &str) -> String {
     format!("md5{hex}")
 }
 
-fn scram_secret(password: &str) -> String {
+pub(super) fn scram_secret(password: &str) -> String {
     scram::secret(password, b"0123456789abcdef", 4096)
 }
 

@@ -13,7 +13,11 @@ use crate::fixture::*;
 use crate::proto::{Conn, msg};
 
 /// A client's configuration that trusts an authority, perhaps with a certificate of its own and ALPN.
-fn client_config(trusted: &Authority, own: Option<&Pair>, alpn: &[&str]) -> Arc<ClientConfig> {
+pub(super) fn client_config(
+    trusted: &Authority,
+    own: Option<&Pair>,
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     let mut roots = RootCertStore::empty();
@@ -37,7 +41,7 @@ fn client_config(trusted: &Authority, own: Option<&Pair>, alpn: &[&str]) -> Arc<
 }
 
 /// Asks for TLS and does the handshake.
-async fn over_tls(pooler: &Pooler, config: Arc<ClientConfig>) -> io::Result<Conn> {
+pub(super) async fn over_tls(pooler: &Pooler, config: Arc<ClientConfig>) -> io::Result<Conn> {
     let mut conn = pooler.raw().await;
     conn.send(&msg::ssl_request()).await;
     assert_eq!(conn.byte().await, Some(b'S'));
@@ -47,6 +51,11 @@ async fn over_tls(pooler: &Pooler, config: Arc<ClientConfig>) -> io::Result<Conn
 /// A configuration with a server certificate for clients, of this authority.
 async fn setup_tls(authority: &Authority, mode: &str) -> Ini {
     let (_, _, mut ini) = setup().await;
+    use_tls(&mut ini, authority, mode);
+    ini
+}
+
+pub(super) fn use_tls(ini: &mut Ini, authority: &Authority, mode: &str) {
     let pair = authority.server_cert();
     let (cert, key, ca) = (
         ini.file("c.crt", &pair.cert_pem),
@@ -57,7 +66,6 @@ async fn setup_tls(authority: &Authority, mode: &str) -> Ini {
         .set("client_tls_key_file", key)
         .set("client_tls_ca_file", ca);
     ini.set("client_tls_sslmode", mode);
-    ini
 }
 
 #[tokio::test]

@@ -145,6 +145,9 @@ impl Maker {
                 framed: true,
             },
             71..=73 => plain("forget", vec![vec![self.forget()]]),
+            74..=77 if !self.like_pgbouncer => {
+                plain("prepared by SQL", self.prepared_by_sql(place))
+            }
             74..=79 if self.mode == Mode::Session => plain("session state", self.session_state()),
             _ if self.mode == Mode::Statement => plain(
                 "block in one query",
@@ -468,6 +471,9 @@ impl Maker {
             6..=7 => (vec![self.simple(place)], 1),
             8 => (vec![Message::sync()], 1),
             // PgBouncer may wait for ever after an error in the batch that follows.
+            9 if !self.like_pgbouncer && self.rng.chance(50) => {
+                (vec![Message::query(&self.sql_of_prepared())], 1)
+            }
             9 if !self.like_pgbouncer => (self.copy_in_pipelined(place), 1),
             10 => (vec![self.function_call_message()], 1),
             _ => self.query_inside_a_batch(),
@@ -557,7 +563,7 @@ impl Maker {
     }
 
     fn part_in_block(&mut self) -> Part {
-        match self.rng.below(14) {
+        match self.rng.below(15) {
             0..=3 => vec![self.simple_step(IN_BLOCK)],
             4..=7 => vec![self.batch_step(IN_BLOCK)],
             8 => self.flush_part(IN_BLOCK),
@@ -565,6 +571,7 @@ impl Maker {
             10 => vec![self.function_call()],
             11 => self.cursor(),
             12 => self.savepoint(),
+            13 if !self.like_pgbouncer => self.prepared_by_sql(IN_BLOCK).concat(),
             _ => self.temporary_table(),
         }
     }
@@ -784,6 +791,58 @@ impl Maker {
             Step::query(sql)
         } else {
             Step::ready(one_statement(sql), 1)
+        }
+    }
+
+    /// PREPARE, EXECUTE and DEALLOCATE, by both protocols.
+    fn prepared_by_sql(&mut self, place: Place) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for _ in 0..self.rng.between(1, 6) {
+            let step = match self.rng.below(10) {
+                0..=5 => Step::query(&self.sql_of_prepared()),
+                6..=7 => Step::ready(one_statement(&self.sql_of_prepared()), 1),
+                8 => Step::ready(
+                    vec![
+                        Message::bind("", &self.sql_name(), &[], &[], &[]),
+                        Message::execute("", 0),
+                        Message::sync(),
+                    ],
+                    1,
+                ),
+                _ => self.batch_step(place),
+            };
+            parts.push(vec![step]);
+        }
+        parts
+    }
+
+    /// Not a name that may be given by the protocol: what is prepared by one can't be executed by the other.
+    fn sql_name(&mut self) -> String {
+        format!("q{}", self.rng.below(3))
+    }
+
+    fn sql_of_prepared(&mut self) -> String {
+        let name = self.sql_name();
+        match self.rng.below(12) {
+            0..=2 => {
+                let n = self.rng.below(100);
+                let body = match self.rng.below(5) {
+                    0 => format!("SELECT * FROM t{} ORDER BY id", self.slot),
+                    1 => "SELECT nope".to_string(),
+                    2 => format!("UPDATE t{} SET v = 'by {name}' WHERE id = 1", self.slot),
+                    _ => format!("SELECT {n}, 'it''s; /* {n} */'"),
+                };
+                format!("PREPARE {name} AS {body}")
+            }
+            3 => format!("SELECT ';'; prepare \"{name}\" AS SELECT 1 -- ;"),
+            4..=7 => format!("EXECUTE {name}"),
+            8 => format!("EXPLAIN (COSTS OFF) EXECUTE {name}"),
+            9 => format!("DEALLOCATE {name}"),
+            _ => {
+                let name = self.new_name();
+                self.names.retain(|(n, _)| *n != name);
+                format!("DEALLOCATE {name}")
+            }
         }
     }
 

@@ -1,0 +1,119 @@
+//! The names that a client has given to prepared statements by the protocol. Pure; a bounded map and nothing else.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::server::prepared::{Statement, key_of};
+
+/// The most names that one client may have in use.
+pub const NAMES_MAX: usize = 65_536;
+/// The most bytes of names and texts that one client may have in use.
+pub const NAMES_BYTES_MAX: usize = 128 << 20;
+
+/// Names and what they stand for. As in PostgreSQL, two names are the same if their first 63 bytes are. An empty map allocates
+/// nothing.
+#[derive(Debug, Default)]
+pub struct Names {
+    by_key: HashMap<Box<[u8]>, Arc<Statement>>,
+    bytes: usize,
+}
+
+impl Names {
+    /// How many names are in use.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// True if no name is in use.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// True if there is room for one more name for this statement.
+    pub fn has_room_for(&self, name: &[u8], statement: &Statement) -> bool {
+        self.len() < NAMES_MAX && self.bytes + bytes(name, statement) <= NAMES_BYTES_MAX
+    }
+
+    /// What a name stands for.
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.by_key.get(key_of(name))
+    }
+
+    /// True if the name is in use.
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.by_key.contains_key(key_of(name))
+    }
+
+    /// The name stands for this statement.
+    pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
+        self.bytes += bytes(name, &statement);
+        if let Some(was) = self.by_key.insert(key_of(name).into(), statement) {
+            self.bytes -= bytes(name, &was);
+        }
+    }
+
+    /// The name is free again; what it stood for.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let was = self.by_key.remove(key_of(name))?;
+        self.bytes -= bytes(name, &was);
+        Some(was)
+    }
+
+    /// All names are free again.
+    pub fn clear(&mut self) {
+        *self = Names::default();
+    }
+
+    /// A name of the statement with this number.
+    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
+        let mut all = self.by_key.iter();
+        let (name, _) = all.find(|(_, statement)| statement.id == id)?;
+        Some(name)
+    }
+
+    /// The names and what they stand for.
+    #[cfg(test)]
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
+        let all = self.by_key.iter();
+        all.map(|(name, statement)| (&name[..], statement))
+    }
+}
+
+fn bytes(name: &[u8], statement: &Statement) -> usize {
+    key_of(name).len() + statement.source.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::prepared::StatementCache;
+
+    #[test]
+    fn long_names_are_cut_as_postgresql_cuts_them() {
+        let (cache, mut names) = (StatementCache::default(), Names::default());
+        let long = "n".repeat(70);
+        names.insert(long.as_bytes(), cache.statement(b"a"));
+        assert!(names.contains(&long.as_bytes()[..63]));
+        assert!(!names.contains(&long.as_bytes()[..62]));
+        assert!(names.remove(format!("{long}x").as_bytes()).is_some());
+        assert!(names.is_empty());
+    }
+
+    #[test]
+    fn bytes_are_bounded() {
+        let (cache, mut names) = (StatementCache::default(), Names::default());
+        let large = cache.statement(&vec![b'x'; NAMES_BYTES_MAX / 2 - 1]);
+        for name in [b"a", b"b"] {
+            assert!(names.has_room_for(name, &large));
+            names.insert(name, large.clone());
+            names.insert(name, large.clone());
+        }
+        let small = cache.statement(b"");
+        assert!(!names.has_room_for(b"c", &small));
+        names.remove(b"a");
+        assert!(names.has_room_for(b"c", &small));
+        names.clear();
+        assert_eq!(names.bytes, 0);
+    }
+}

@@ -73,6 +73,7 @@ fn try_run(run: Run) -> Result<(), Failure> {
         verbose: run.verbose,
         ..logs::LogOptions::default()
     })?;
+    logs::hook_panics();
     let variables = crate::config::variables().into_iter().collect::<Vec<_>>();
     let config = parts::load(&run.file, &variables).map_err(|_| "cannot load config file")?;
     let settings = &config.settings;
@@ -98,7 +99,7 @@ fn try_run(run: Run) -> Result<(), Failure> {
             ..run.clone()
         },
     ))?;
-    let in_force = parts::put_together(config, &constants, None)?;
+    let in_force = parts::put_together(config, &constants, None, false)?;
     let readiness = if run.daemon {
         process::daemonise(pidfile.as_deref())?
     } else {
@@ -317,16 +318,18 @@ async fn control_loop(
     readiness.ready();
     app.notifier.ready();
     let mut changes = app.orders_changed.subscribe();
-    let period = app.config_now().settings.stats_period;
-    let mut stats = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    let mut stats = Statistics::begin(&app);
     let mut sweeper = tokio::time::interval(SWEEP);
     let mut ending = None;
     loop {
         tokio::select! {
             Some(console) = arrivals.recv() => drop(tokio::task::spawn_local(serve_console(app.clone(), console))),
             signal = signals.next() => if !obey(&app, signal) { return Ok(()) },
-            _ = sweeper.tick() => app.sweep(),
-            _ = stats.tick() => log_stats(&app).await,
+            _ = sweeper.tick() => {
+                app.sweep();
+                stats.follow(&app);
+            }
+            () = stats.due() => log_stats(&app).await,
             _ = changes.changed() => {
                 let mode = app.orders.lock().shutdown;
                 match mode {
@@ -417,6 +420,33 @@ fn obey(app: &App, signal: Signal) -> bool {
     true
 }
 
+/// When the next line of statistics is due. A new `stats_period` holds from the last line on.
+struct Statistics {
+    last: tokio::time::Instant,
+    period: std::time::Duration,
+}
+
+impl Statistics {
+    fn begin(app: &App) -> Statistics {
+        Statistics {
+            last: tokio::time::Instant::now(),
+            period: app.config_now().settings.stats_period,
+        }
+    }
+
+    fn follow(&mut self, app: &App) {
+        self.period = app.config_now().settings.stats_period;
+    }
+
+    async fn due(&mut self) {
+        let next = self.last + self.period;
+        tokio::time::sleep_until(next).await;
+        let now = tokio::time::Instant::now();
+        // From line to line, unless the period has just become so much shorter that this one is late.
+        self.last = if now > next + self.period { now } else { next };
+    }
+}
+
 async fn log_stats(app: &App) {
     let pools = app.pools().await;
     let period = app.consoles.tick(Instant::now(), pools);
@@ -476,6 +506,8 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
             application_name: app.application_name(&guest.params),
             prepared_statements: 0,
             id: guest.id.0,
+            held: 0,
+            unsent: 0,
         },
     };
     if stream.write_all(&guest.greeting).await.is_err() {

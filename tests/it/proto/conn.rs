@@ -62,15 +62,17 @@ impl Conn {
     }
 
     pub async fn tcp(port: u16) -> Conn {
-        let stream = TcpStream::connect(("127.0.0.1", port))
-            .await
-            .expect("somebody listens");
-        stream.set_nodelay(true).expect("a TCP socket");
+        Conn::try_tcp(port).await.expect("somebody listens")
+    }
+
+    pub async fn try_tcp(port: u16) -> io::Result<Conn> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
         let local = stream.local_addr().ok();
-        Conn {
+        Ok(Conn {
             local,
             ..Conn::over(Box::new(stream))
-        }
+        })
     }
 
     /// Over IPv6, which not every machine has.

@@ -81,6 +81,9 @@ fn let_in(app: &Arc<App>, accepted: Result<(Stream, PeerAddr), AcceptError>) {
 
 /// Closes a listener so that nobody is lost who has connected to it, or has begun to where others listen on the same port.
 async fn drain(app: &Arc<App>, mut listener: Listener) {
+    if listener.is_passed() {
+        return; // who waits there is served by whoever is started next
+    }
     let in_force = app.in_force();
     let tcp = &in_force.blueprint.tcp;
     if in_force.blueprint.config.settings.so_reuseport {

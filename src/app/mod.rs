@@ -3,8 +3,8 @@
 //! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration, `rules` reads
 //! the files about who may come from where, and [`check`] looks all of that over without starting; `doors` listens, `front`
 //! accepts connections and hands logged-in clients to workers; `inquiry` asks a pool who a user is; `cancel` follows cancel
-//! requests, to `peers` if need be; `office` is what the operator's side works with: reload, pause,
-//! shutdown, and the rows of every `SHOW`.
+//! requests, to `peers` if need be; `office` is what the operator's side works with: reload, pause, shutdown, and the rows of
+//! every `SHOW`. Beside all this, [`userlist`] is a command of its own, and `source` reads its connection string.
 
 mod cancel;
 mod doors;
@@ -14,7 +14,9 @@ mod office;
 mod parts;
 mod peers;
 mod rules;
+mod source;
 mod start;
+pub mod userlist;
 
 pub use rules::check;
 pub use start::run;
@@ -35,6 +37,7 @@ use crate::config::Database;
 use crate::logs::LogHandle;
 use crate::pool::budget::Budget;
 use crate::pool::recipe::Blueprint;
+use crate::process::systemd::Notifier;
 use crate::types::{CancelKey, ConnId, WorkerId};
 use crate::worker::mail::{Mail, Mailbox};
 
@@ -93,6 +96,8 @@ pub struct App {
     consoles: admin::desk::Desk,
     console_arrivals: mpsc::UnboundedSender<Box<ConsoleLogin>>,
     logs: LogHandle,
+    /// Tells the service manager how we are.
+    notifier: Notifier,
 }
 
 impl App {

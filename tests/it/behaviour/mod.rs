@@ -3,6 +3,7 @@
 mod auth;
 mod auth_query;
 mod cancel;
+mod cli;
 mod console;
 mod dns;
 mod fairness;
@@ -23,8 +24,10 @@ mod settings_effect;
 mod signals;
 mod sql_prepared;
 mod statistics;
+mod systemd;
 mod timeouts;
 mod tls;
+mod userlist;
 
 use crate::fixture::{Cluster, Ini};
 use crate::proto::Conn;

@@ -77,7 +77,8 @@ impl Session {
             return Ok(Flow::Again);
         };
         let Poll::Ready((mut lease, outcome)) = work.as_mut().poll(cx) else {
-            return Ok(Flow::Wait);
+            // It may take as long as a lock is held: the client's end has to be noticed.
+            return self.read_ahead(cx, now);
         };
         match outcome {
             Ok(Outcome::Ok) => {}

@@ -7,18 +7,11 @@ use crate::proto::Frame;
 /// BackendKeyData differ too; they are not part of a recording.
 type Exception = (&'static str, fn(&mut Frame));
 
-const EXCEPTIONS: &[Exception] = &[
-    (
-        "an unknown or duplicate name of a prepared statement may be refused by the pooler, which knows the names of its clients; it says \
-         what PostgreSQL says but does not claim to be a line of PostgreSQL's source",
-        only_severity_code_and_message,
-    ),
-    (
-        "a Bind with the wrong number of parameters is refused by PostgreSQL with a message that contains the statement's name, which is \
+const EXCEPTIONS: &[Exception] = &[(
+    "a Bind with the wrong number of parameters is refused by PostgreSQL with a message that contains the statement's name, which is \
          the pooler's on the server's side",
-        hide_statement_name,
-    ),
-];
+    hide_statement_name,
+)];
 
 /// In a failed transaction block nothing can be prepared. A Bind or Describe of a statement that the server at hand does not have
 /// is then refused with 25P02 by the Parse that the pooler puts before it, where PostgreSQL might still describe the statement, or
@@ -56,12 +49,6 @@ fn agreement(direct: &[Event], pooled: &[Event]) -> (usize, usize) {
         }
     }
     (at, beside)
-}
-
-fn only_severity_code_and_message(frame: &mut Frame) {
-    if frame.is(b'E') && matches!(frame.field(b'C').as_deref(), Some("26000" | "42P05")) {
-        frame.body = frame.error_text().into_bytes();
-    }
 }
 
 fn hide_statement_name(frame: &mut Frame) {

@@ -24,7 +24,6 @@ const DESCRIPTORS_BESIDES: u64 = 64;
 /// The permission bit "readable by others".
 const OTHERS_READ: u32 = 0o004;
 /// The key in `auth_ldap_options` whose value is a password.
-const LDAP_PASSWORD: &str = "ldapbindpasswd";
 
 /// One line of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -855,7 +855,10 @@ impl Session {
             return Ok(Flow::Wait);
         };
         self.card.last_input.set(now);
-        self.note_request(now);
+        // A good-bye is no request. (In the middle of a message the request has been noted already.)
+        if !(self.held.is_empty() && read[0] == from_client::TERMINATE) {
+            self.note_request(now);
+        }
         if self.held.is_empty() {
             self.forward(cx, now, &read[..n], out)?;
             return Ok(Flow::Again);

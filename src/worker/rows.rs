@@ -31,10 +31,9 @@ impl Worker {
     pub(super) fn client_rows(&self, now: Instant) -> Vec<SocketRow> {
         let port = self.blueprint.borrow().config.settings.listen_port;
         let roster = self.roster.borrow();
-        let logged_in = roster
+        // Those that wait for their greeting too: they have proved who they are.
+        roster
             .values()
-            .filter(|(card, _)| card.state.get() != ClientState::Login);
-        logged_in
             .map(|(card, _)| client_row(card, port, &self.sessions.space, now))
             .collect()
     }

@@ -60,8 +60,8 @@ pub async fn run<O: Operator>(
     if !rights::may(role, command) {
         return Err(CommandError::AdminNeeded);
     }
-    log(command);
     check(operator, command)?;
+    log(command);
     match command {
         Command::Show(show) => {
             return Ok(Done::Reply(answer(*show, operator, desk, formats).await));

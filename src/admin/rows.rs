@@ -36,7 +36,7 @@ pub struct UserRow {
 /// Numbers that only SHOW LISTS has. What it can count from other rows is not here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lists {
-    /// Clients, those still logging in not counted.
+    /// Clients, those still logging in included, consoles not.
     pub used_clients: u64,
     /// Clients that are logging in.
     pub login_clients: u64,

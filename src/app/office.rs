@@ -375,6 +375,7 @@ impl Operator for App {
             .map(|pool| pool.cl_active + pool.cl_waiting)
             .sum();
         let known = clients + self.consoles.len() as u64;
+        let sockets = self.admission.sockets() as u64;
         let servers: usize = self
             .budget
             .pools()
@@ -382,8 +383,8 @@ impl Operator for App {
             .map(|share| share.servers())
             .sum();
         Lists {
-            used_clients: clients,
-            login_clients: (self.admission.sockets() as u64).saturating_sub(known),
+            used_clients: sockets.saturating_sub(self.consoles.len() as u64),
+            login_clients: sockets.saturating_sub(known),
             used_servers: servers as u64,
             dns_queries: self.in_force().blueprint.dns.queries() as u64,
             workers: self.mailboxes.len() as u64,

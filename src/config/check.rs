@@ -15,7 +15,6 @@ use super::advice::{advise, connections_max};
 use super::draft::{Finished, Places};
 use super::effective::Config;
 use super::problem::{Note, Place, Problem, Severity};
-use super::secret::LdapText;
 use super::source::reason;
 use super::words::{AuthType, SslMode};
 
@@ -23,7 +22,6 @@ use super::words::{AuthType, SslMode};
 const DESCRIPTORS_BESIDES: u64 = 64;
 /// The permission bit "readable by others".
 const OTHERS_READ: u32 = 0o004;
-/// The key in `auth_ldap_options` whose value is a password.
 
 /// One line of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]

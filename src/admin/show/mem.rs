@@ -20,7 +20,7 @@ const STATEMENT_SIZE: usize = 72;
 
 pub(super) fn mem(to: &mut Table, counts: &Counts, servers: &[SocketRow]) {
     let lists = &counts.lists;
-    let clients = lists.used_clients + lists.login_clients + counts.consoles as u64;
+    let clients = lists.used_clients + counts.consoles as u64;
     let statements = servers.iter().map(|row| row.prepared_statements).sum();
     let caches = [
         ("user_cache", size_of::<User>(), counts.users as u64),

@@ -14,6 +14,7 @@ use crate::error::ClientError;
 use crate::pool::lease::Lease;
 use crate::types::TxStatus;
 use crate::wire::splice::Splice;
+use crate::wire::tag::from_client;
 
 impl Session {
     pub(super) fn relay(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
@@ -175,7 +176,10 @@ impl Session {
             return Ok(Flow::Wait);
         };
         self.card.last_input.set(now);
-        self.note_request(now);
+        // A good-bye is no request. (In the middle of a message the request has been noted already.)
+        if !(self.held.is_empty() && read[0] == from_client::TERMINATE) {
+            self.note_request(now);
+        }
         if self.held.is_empty() {
             self.forward(cx, now, &read[..n], out)?;
             return Ok(Flow::Again);

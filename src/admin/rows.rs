@@ -44,6 +44,8 @@ pub struct Lists {
     pub used_servers: u64,
     /// Lookups of host names under way.
     pub dns_queries: u64,
+    /// Worker threads; SHOW MEM has them.
+    pub workers: u64,
 }
 
 /// Connections to a peer, which carry only cancel requests.
@@ -61,12 +63,12 @@ pub struct PeerPoolRow {
     pub sv_login: u64,
 }
 
-/// A zone whose serial is watched.
+/// A zone that host names are in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsZoneRow {
     /// The zone: its names' part after the first dot.
     pub zonename: String,
-    /// The serial seen last; 0 before the first.
+    /// The serial seen last; 0 if none was, or nobody looks (`dns_zone_check_period`).
     pub serial: u32,
     /// Remembered names in it.
     pub count: u64,

@@ -5,7 +5,6 @@
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -15,6 +14,7 @@ use super::{App, KeyHolder};
 use crate::client::who::Who;
 use crate::config::Settings;
 use crate::net::stream::{PeerAddr, Stream};
+use crate::pool::recipe::Blueprint;
 use crate::server::connect;
 use crate::types::{CancelKey, ConnId};
 use crate::worker::mail::{CancelAim, CancelAnswer, Mail};
@@ -70,22 +70,10 @@ impl App {
     }
 }
 
-/// A request that is being dealt with, counted until dropped: a graceful end waits for it.
-struct UnderWay<'a>(&'a AtomicUsize);
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 /// Deals with a cancel request, and closes the connection that brought it, without a word.
 pub async fn cancel(app: &Arc<App>, key: CancelKey, mut stream: Stream) {
-    app.cancels.fetch_add(1, Relaxed);
-    let under_way = UnderWay(&app.cancels);
     let came = Instant::now();
     let (peer_id, reason) = follow(app, key).await;
-    drop(under_way);
     log_end(app, &stream, peer_id, reason, came);
     // Over TLS the client wants to be told properly that this is the end. One that does not listen is not waited for.
     let _ = tokio::time::timeout(GOODBYE, stream.shutdown()).await;
@@ -118,13 +106,14 @@ async fn forward(app: &App, key: CancelKey) -> (Option<u16>, &'static str) {
     let Some(peer) = app.peers.get(key.peer_id()) else {
         return (None, "could not find peer to forward request to");
     };
-    let terms = terms(settings, in_force.blueprint.tcp.clone());
+    let terms = terms(settings, &in_force.blueprint);
     (Some(key.peer_id()), peer.forward(key, &terms).await)
 }
 
-fn terms(settings: &Settings, tcp: crate::net::TcpOptions) -> Terms {
+fn terms(settings: &Settings, blueprint: &Blueprint) -> Terms {
     Terms {
-        tcp,
+        dns: blueprint.dns.clone(),
+        tcp: blueprint.tcp.clone(),
         patience: settings.cancel_wait_timeout,
         log_connections: settings.log_connections,
         log_disconnections: settings.log_disconnections,

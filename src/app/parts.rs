@@ -1,5 +1,6 @@
 //! What a configuration is turned into: TLS, secrets, socket options.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -8,10 +9,13 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::InForce;
-use crate::auth::AuthFile;
+use crate::auth::hba::Hba;
 use crate::auth::scram::MockSeed;
-use crate::client::login::Desk;
-use crate::config::{AuthType, Config, Settings};
+use crate::auth::{AuthFile, LdapOptions};
+use crate::client::login::ldap::Directory;
+use crate::client::login::pam::Pam;
+use crate::client::login::{Desk, Referees};
+use crate::config::{AuthType, Config, LdapText, Settings};
 use crate::logs::{Facility, LogOptions, SyslogOptions};
 use crate::net::dns::{Resolver, Rules};
 use crate::net::listen::ListenOptions;
@@ -110,6 +114,17 @@ pub fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, String> {
     Ok(tls)
 }
 
+/// What of the TLS settings can't be followed here, with the setting of each side to which it belongs.
+pub fn tls_remarks(settings: &Settings) -> Vec<(&'static str, String)> {
+    let of = |side, place| {
+        let remarks = crate::net::tls::remarks(&tls_settings(settings, side));
+        remarks.into_iter().map(move |remark| (place, remark))
+    };
+    of("client", "client_tls_sslmode")
+        .chain(of("server", "server_tls_sslmode"))
+        .collect()
+}
+
 fn warn_of(remarks: Option<&[impl Display]>) {
     for remark in remarks.unwrap_or_default() {
         tracing::warn!("{remark}");
@@ -118,7 +133,9 @@ fn warn_of(remarks: Option<&[impl Display]>) {
 
 /// Reads `auth_file`. Every line must be good: half a file would lock people out, or let somebody in under an old secret.
 pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile, String> {
-    let (Some(path), true) = (&settings.auth_file, settings.auth_type != AuthType::Any) else {
+    // With PAM it is not even looked at, as in PgBouncer.
+    let is_read = !matches!(settings.auth_type, AuthType::Any | AuthType::Pam);
+    let (Some(path), true) = (&settings.auth_file, is_read) else {
         return Ok(AuthFile::default());
     };
     let bytes = std::fs::read(path).map(Zeroizing::new);
@@ -137,25 +154,122 @@ pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile,
     Err("broken auth file".to_owned())
 }
 
-/// Everything that follows from a configuration, or the first reason why it can't be put in force.
+/// Who else is asked about passwords. A mistake in `auth_ldap_options`, or a missing libpam, is found here and not by a client.
+fn referees(
+    settings: &Settings,
+    rules: &Hba,
+    dns: &Resolver,
+    before: Option<&Referees>,
+) -> Result<Referees, String> {
+    match settings.auth_type {
+        AuthType::Ldap => {
+            let options = ldap_options(settings)?;
+            let directory = directory(options.wants_tls(), dns, before)?;
+            Ok(Referees {
+                ldap: Some(Arc::new(options)),
+                directory: Some(Arc::new(directory)),
+                pam: None,
+            })
+        }
+        AuthType::Hba => {
+            let options = || rules.rules().iter().filter_map(|rule| rule.ldap_options());
+            if options().next().is_none() {
+                return Ok(Referees::default());
+            }
+            let wants_tls = options().any(LdapOptions::wants_tls);
+            Ok(Referees {
+                directory: Some(Arc::new(directory(wants_tls, dns, before)?)),
+                ..Referees::default()
+            })
+        }
+        AuthType::Pam => {
+            let before = before.and_then(|before| before.pam.as_deref());
+            let pam = Pam::load(before).map_err(|error| error.to_string())?;
+            Ok(Referees {
+                pam: Some(Arc::new(pam)),
+                ..Referees::default()
+            })
+        }
+        _ => Ok(Referees::default()),
+    }
+}
+
+/// `auth_ldap_options`, understood.
+///
+/// # Errors
+/// There is a mistake in it.
+pub(super) fn ldap_options(settings: &Settings) -> Result<LdapOptions, String> {
+    let text = settings.auth_ldap_options.as_ref();
+    let options = LdapOptions::parse(text.map_or("", LdapText::expose));
+    options.map_err(|error| format!("auth_ldap_options: {error}"))
+}
+
+/// The way to LDAP servers. Their certificates are always checked, with their names, against the authorities that OpenLDAP's
+/// configuration names, else those of the system.
+fn directory(tls: bool, dns: &Resolver, before: Option<&Referees>) -> Result<Directory, String> {
+    let ca_file = ldap_ca_file(std::env::var_os(LDAP_CA_VARIABLE), &LDAP_CONF_FILES);
+    let tls = TlsSettings {
+        mode: if tls {
+            SslMode::VerifyFull
+        } else {
+            SslMode::Disable
+        },
+        ca_file: ca_file.unwrap_or_default(),
+        ..TlsSettings::default()
+    };
+    let tls = ServerTls::load(&tls).map_err(|error| format!("TLS for LDAP: {error}"))?;
+    let before = before.and_then(|before| before.directory.as_deref());
+    Ok(Directory::new(tls, dns.clone(), before))
+}
+
+/// Where OpenLDAP's library, and so PgBouncer, looks for authorities: first in this variable, then in the system's `ldap.conf`.
+const LDAP_CA_VARIABLE: &str = "LDAPTLS_CACERT";
+const LDAP_CONF_FILES: [&str; 2] = ["/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf"];
+
+fn ldap_ca_file(variable: Option<OsString>, files: &[&str]) -> Option<PathBuf> {
+    if let Some(path) = variable.filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
+    let text = files
+        .iter()
+        .find_map(|file| std::fs::read_to_string(file).ok())?;
+    let named = text.lines().find_map(|line| {
+        let (key, value) = line.split_once(char::is_whitespace)?;
+        key.eq_ignore_ascii_case("TLS_CACERT")
+            .then(|| PathBuf::from(value.trim()))
+    });
+    // Debian names its list of authorities even where that package is not installed.
+    named.filter(|path| path.is_file())
+}
+
+/// Everything that follows from a configuration, or the first reason why it can't be put in force. `keep_tls`: what was loaded for
+/// TLS before goes on, whatever the settings say of it now.
 pub fn put_together(
     config: Config,
     constants: &Constants,
     before: Option<&InForce>,
+    keep_tls: bool,
 ) -> Result<InForce, String> {
     let settings = &config.settings;
-    let client_tls = client_tls(settings)?.map(Arc::new);
-    let server_tls = server_tls(settings)?.map(Arc::new);
+    let (client_tls, server_tls) = match before.filter(|_| keep_tls) {
+        Some(before) => (before.desk.tls.clone(), before.blueprint.tls.clone()),
+        None => (
+            client_tls(settings)?.map(Arc::new),
+            server_tls(settings)?.map(Arc::new),
+        ),
+    };
     let users = Arc::new(users(
         settings,
         before.map(|before| &*before.blueprint.users),
     )?);
     let rules = super::rules::load_or_log(settings)?;
+    let referees_before = before.map(|before| &before.desk.referees);
+    let referees = referees(settings, &rules, &constants.dns, referees_before)?;
     let tcp = tcp_options(settings);
     let config = Arc::new(config);
     let uid = nix::unistd::geteuid().as_raw();
     let (tracked, mock) = (constants.tracked.clone(), constants.mock.clone());
-    let mut desk = Desk::new(
+    let desk = Desk::new(
         config.clone(),
         users.clone(),
         client_tls,
@@ -163,6 +277,7 @@ pub fn put_together(
         mock,
         uid,
     );
+    let mut desk = desk.asking(referees);
     if let Some(before) = before {
         desk.keep_unchanged(&before.desk);
     }

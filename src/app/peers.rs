@@ -22,7 +22,7 @@ use crate::admin::rows::PeerPoolRow;
 use crate::config::{Config, Peer, Settings};
 use crate::net::stream::Stream;
 use crate::net::unix::SocketPath;
-use crate::net::{Target, TcpOptions, dial};
+use crate::net::{Resolver, Target, TcpOptions, dial};
 use crate::types::{CancelKey, ConnId};
 use crate::wire::build;
 
@@ -108,6 +108,8 @@ fn size(entry: &Peer, settings: &Settings) -> u32 {
 
 /// What forwarding goes by.
 pub struct Terms {
+    /// Who knows the addresses of host names.
+    pub dns: Resolver,
     /// Options of TCP sockets.
     pub tcp: TcpOptions,
     /// `cancel_wait_timeout`.
@@ -195,7 +197,7 @@ impl PeerPool {
             };
             let dialled = {
                 let _dialling = Counted::new(&self.dialling);
-                dial(&self.target, &terms.tcp, PATIENCE_FALLBACK).await
+                dial(&self.target, &terms.dns, &terms.tcp, PATIENCE_FALLBACK).await
             };
             match dialled {
                 Ok(stream) => {
@@ -277,6 +279,7 @@ mod tests {
 
     fn terms(patience_ms: u64) -> Terms {
         Terms {
+            dns: Resolver::default(),
             tcp: TcpOptions::default(),
             patience: Duration::from_millis(patience_ms),
             log_connections: true,

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::parts;
 use crate::auth::Method;
 use crate::auth::hba::{HBA_BYTES_MAX, Hba};
 use crate::auth::ident::IdentMaps;
@@ -77,9 +78,23 @@ pub fn check(path: &Path, variables: impl IntoIterator<Item = (String, String)>)
     crate::config::check(path, variables, judge)
 }
 
-/// What there is to say about the rules.
+/// What there is to say about TLS, about the rules, and about whom they or `auth_type` ask.
 fn judge(config: &Config, places: &Places) -> Vec<Note> {
+    let tls = parts::tls_remarks(&config.settings).into_iter();
+    tls.map(|(setting, text)| Note::warning(&places.setting(setting), text))
+        .chain(judge_rules(config, places))
+        .collect()
+}
+
+fn judge_rules(config: &Config, places: &Places) -> Vec<Note> {
     let settings = &config.settings;
+    if let (AuthType::Ldap, Err(text)) = (settings.auth_type, parts::ldap_options(settings)) {
+        return vec![Note {
+            severity: Severity::Error,
+            place: places.setting("auth_ldap_options"),
+            text,
+        }];
+    }
     match load(settings) {
         Ok(rules) => advise(&rules, settings, &places.setting("auth_hba_file")),
         Err(problems) => problems.into_iter().map(mistake).collect(),

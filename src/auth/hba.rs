@@ -21,6 +21,7 @@ use address::Addresses;
 use names::Names;
 
 use super::ident::{IdentMap, IdentMaps};
+use super::ldap::LdapOptions;
 use super::method::Method;
 use super::rule_file::{Fault, Line, Problems, RuleProblem, Word, shown};
 
@@ -62,6 +63,16 @@ enum Kind {
     Host,
     HostSsl,
     HostNoSsl,
+}
+
+impl Rule {
+    /// Of a rule with the method `ldap`: whom to ask.
+    pub fn ldap_options(&self) -> Option<&LdapOptions> {
+        match &self.method {
+            Method::Ldap(options) => Some(options),
+            _ => None,
+        }
+    }
 }
 
 /// Where a client comes from.
@@ -281,10 +292,11 @@ fn parse_method(
     }
 }
 
-/// As they are written; who connects to LDAP servers understands them.
-fn ldap_options(options: Line<'_>) -> Result<Arc<str>, Fault> {
+fn ldap_options(options: Line<'_>) -> Result<Arc<LdapOptions>, Fault> {
     let text = std::str::from_utf8(options.tail());
-    Ok(text.map_err(|_| "the options are not UTF-8")?.into())
+    let text = text.map_err(|_| "the options are not UTF-8")?;
+    let options = LdapOptions::parse(text).map_err(|error| error.to_string())?;
+    Ok(Arc::new(options))
 }
 
 /// `map=NAME`, or nothing.

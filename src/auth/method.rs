@@ -1,10 +1,12 @@
 //! Which exchange a client meets: a decision over the configured method and the user's stored secret.
 //!
-//! Not here: finding the rule ([`hba`](super::hba)) and the user (file, query), checking certificates and peer ids, PAM and LDAP.
+//! Not here: finding the rule ([`hba`](super::hba)) and the user (file, query), checking certificates and peer ids, asking LDAP
+//! servers and PAM.
 
 use std::fmt;
 use std::sync::Arc;
 
+use super::ldap::LdapOptions;
 use super::scram::{MockSeed, ServerSecret};
 use super::secret::Secret;
 use super::text;
@@ -27,8 +29,10 @@ pub enum Method {
     Md5,
     /// SCRAM-SHA-256.
     ScramSha256,
-    /// Who proves it to an LDAP server; the options, as an HBA line has them. They may hold a password.
-    Ldap(Arc<str>),
+    /// Whoever can log in to an LDAP server.
+    Ldap(Arc<LdapOptions>),
+    /// Whoever PAM lets in.
+    Pam,
     /// Nobody (HBA only).
     Reject,
 }
@@ -45,6 +49,7 @@ impl fmt::Display for Method {
             Method::Md5 => "md5",
             Method::ScramSha256 => "scram-sha-256",
             Method::Ldap(_) => "ldap",
+            Method::Pam => "pam",
             Method::Reject => "reject",
         })
     }
@@ -68,8 +73,19 @@ pub enum Exchange {
     /// AuthenticationSASL with [`OFFER`](super::scram::sasl::OFFER), then a
     /// [`ServerExchange`](super::scram::ServerExchange) with [`scram_secret`].
     Scram,
+    /// AuthenticationCleartextPassword, then the LDAP server is asked.
+    Ldap,
+    /// AuthenticationCleartextPassword, then PAM is asked.
+    Pam,
     /// The client is told this and closed.
     Reject(&'static str),
+}
+
+impl Method {
+    /// Somebody else knows the users and their passwords: neither `auth_file` nor `auth_query` is asked for them.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self, Method::Ldap(_) | Method::Pam)
+    }
 }
 
 impl Exchange {
@@ -77,6 +93,8 @@ impl Exchange {
     pub fn failure_text(self) -> &'static str {
         match self {
             Exchange::Scram => text::SASL_FAILED,
+            Exchange::Ldap => text::LDAP_FAILED,
+            Exchange::Pam => text::PAM_FAILED,
             Exchange::Reject(reason) => reason,
             Exchange::Accept | Exchange::Cleartext | Exchange::Md5 => text::PASSWORD_FAILED,
         }
@@ -96,7 +114,8 @@ pub fn decide(method: &Method, user: Option<&User>) -> Exchange {
         Method::Md5 if has_scram => Exchange::Scram,
         Method::Md5 => Exchange::Md5,
         Method::ScramSha256 => Exchange::Scram,
-        Method::Ldap(_) => Exchange::Reject(text::LDAP_FAILED),
+        Method::Ldap(_) => Exchange::Ldap,
+        Method::Pam => Exchange::Pam,
         Method::Reject => Exchange::Reject(text::REJECTED),
     }
 }
@@ -135,7 +154,12 @@ mod tests {
     use super::super::scram::ScramVerifier;
     use super::*;
 
-    fn methods() -> [Method; 9] {
+    fn ldap() -> Method {
+        let options = "ldapserver=h ldapbasedn=x ldapbindpasswd=hush";
+        Method::Ldap(Arc::new(LdapOptions::parse(options).unwrap()))
+    }
+
+    fn methods() -> [Method; 10] {
         [
             Method::Any,
             Method::Trust,
@@ -144,7 +168,8 @@ mod tests {
             Method::Plain,
             Method::Md5,
             Method::ScramSha256,
-            Method::Ldap("ldapbindpasswd=x".into()),
+            ldap(),
+            Method::Pam,
             Method::Reject,
         ]
     }
@@ -155,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_table() {
-        use Exchange::{Accept, Cleartext, Md5, Reject, Scram};
+        use Exchange::{Accept, Cleartext, Ldap, Md5, Pam, Reject, Scram};
         let scram = ScramVerifier::derive(b"pencil", b"salt", 1).to_string();
         let users = [
             None,
@@ -180,7 +205,8 @@ mod tests {
             [Cleartext; 5],
             [Md5, Md5, Md5, Md5, Scram],
             [Scram; 5],
-            [Reject(text::LDAP_FAILED); 5],
+            [Ldap; 5],
+            [Pam; 5],
             [Reject(text::REJECTED); 5],
         ];
         for (method, row) in methods().into_iter().zip(expected) {
@@ -205,14 +231,17 @@ mod tests {
             "password authentication failed"
         );
         assert_eq!(Exchange::Scram.failure_text(), "SASL authentication failed");
+        assert_eq!(Exchange::Pam.failure_text(), "PAM authentication failed");
+        assert_eq!(Exchange::Ldap.failure_text(), "LDAP authentication failed");
         let unknown = decide(&Method::Trust, None).failure_text();
         assert_eq!(unknown, "\"trust\" authentication failed");
     }
 
     #[test]
-    fn options_are_not_printed() {
-        let method = Method::Ldap("ldapbindpasswd=x".into());
+    fn ldap_options_are_not_printed() {
+        let method = ldap();
         assert_eq!(format!("{method} {method:?}"), "ldap ldap");
+        assert!(method.is_elsewhere() && Method::Pam.is_elsewhere());
     }
 
     #[test]

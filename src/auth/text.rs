@@ -20,8 +20,10 @@ pub const TRUST_FAILED: &str = "\"trust\" authentication failed";
 pub const CERTIFICATE_FAILED: &str = "certificate authentication failed";
 /// `peer`, and the process at the other end belongs to somebody else, or to an unknown user.
 pub const PEER_FAILED: &str = "unix socket login rejected";
-/// An LDAP server does not know the user or the password, or there is none to ask.
+/// The LDAP server did not accept name and password, or there is none that answers.
 pub const LDAP_FAILED: &str = "LDAP authentication failed";
+/// PAM did not accept name and password.
+pub const PAM_FAILED: &str = "PAM authentication failed";
 /// An HBA line says `reject`.
 pub const REJECTED: &str = "login rejected";
 /// `auth_query` found nobody.

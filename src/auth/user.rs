@@ -91,6 +91,13 @@ impl User {
         self.keys.get()
     }
 
+    /// Whether both have one name and one password: then the one of whom more has been derived already is as good. Users who
+    /// log in with a password of their own (LDAP, PAM) are made anew at every login.
+    pub fn is_twin_of(&self, other: &User) -> bool {
+        let plain = matches!(self.secret, Secret::Plain(_));
+        plain && self.name == other.name && self.secret.same_as(&other.secret)
+    }
+
     /// Keeps what a login into a server derived from a plain secret. Servers that share a role have one salt for it, so
     /// the first is kept.
     pub(super) fn keep_server_keys(&self, derived: DerivedKeys) {
@@ -161,6 +168,16 @@ mod tests {
         let plain = User::new(b"ann", Secret::parse(b"pencil"));
         plain.keep_keys(keys);
         assert!(plain.keys().is_none());
+    }
+
+    #[test]
+    fn twins_have_name_and_password_in_common() {
+        let user = |name: &str, secret| User::new(name.as_bytes(), secret);
+        let ann = user("ann", Secret::plain(b"pencil"));
+        assert!(ann.is_twin_of(&user("ann", Secret::plain(b"pencil"))));
+        assert!(!ann.is_twin_of(&user("ann", Secret::plain(b"pen"))));
+        assert!(!ann.is_twin_of(&user("bob", Secret::plain(b"pencil"))));
+        assert!(!user("ann", Secret::None).is_twin_of(&user("ann", Secret::None)));
     }
 
     #[test]

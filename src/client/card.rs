@@ -15,8 +15,10 @@ use crate::types::{ConnId, TxStatus};
 /// What a client does, as far as others care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientState {
-    /// Waits to be greeted.
+    /// Waits to be greeted, or for a server that `auth_query` can be asked of.
     Login,
+    /// Not logged in yet: `auth_query` is asked about it.
+    Inquiring,
     /// Logged in, nothing to do.
     Idle,
     /// Waits for a server.
@@ -77,6 +79,10 @@ pub struct ClientCard {
     pub params: RefCell<Rc<ParamSet>>,
     /// Statements that it has prepared.
     pub prepared: Cell<usize>,
+    /// Bytes that it has said and that nobody could act upon, while it waits.
+    pub held: Cell<usize>,
+    /// Bytes for it that its socket would not take. Kept up to date off the fast path, where there are none.
+    pub unsent: Cell<usize>,
     /// Timeouts of its own.
     pub limits: Cell<ClientLimits>,
     notified: Cell<bool>,
@@ -131,6 +137,8 @@ impl ClientCard {
             linked: RefCell::new(None),
             params: RefCell::new(params),
             prepared: Cell::new(0),
+            held: Cell::new(0),
+            unsent: Cell::new(0),
             limits: Cell::new(limits),
             notified: Cell::new(false),
             order: RefCell::new(None),
@@ -207,7 +215,9 @@ impl ClientCard {
                 self.notified.set(true);
                 return Some(Order::NotifyWaiting);
             }
-            ClientState::Active if over(self.query_start.get(), settings.query_timeout) => {
+            ClientState::Active | ClientState::Inquiring
+                if over(self.query_start.get(), settings.query_timeout) =>
+            {
                 "query timeout"
             }
             ClientState::Active if over(self.xact_start.get(), settings.transaction_timeout) => {

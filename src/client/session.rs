@@ -160,9 +160,9 @@ impl Session {
     pub fn new(parts: Parts) -> Session {
         Session {
             stream: Some(parts.stream),
+            ticket: Rc::new(Ticket::of(parts.card.id)),
             card: parts.card,
             shard: parts.shard,
-            ticket: Rc::default(),
             around: parts.around,
             state: State::Greeting {
                 greeting: Box::new(parts.greeting),
@@ -261,7 +261,9 @@ impl Session {
         if self.backlog.is_empty() && !stream.wants_flush() {
             return Ok(true);
         }
-        match self.backlog.poll_flush(stream, cx) {
+        let flushed = self.backlog.poll_flush(stream, cx);
+        self.card.unsent.set(self.backlog.as_slice().len());
+        match flushed {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(())) => Ok(true),
             Poll::Ready(Err(_)) => Err(End::Gone),
@@ -287,6 +289,7 @@ impl Session {
             };
             self.card.last_input.set(now);
             self.held.extend_from_slice(&scratch.read[..n]);
+            self.card.held.set(self.held.len());
         }
         Ok(Flow::Wait)
     }
@@ -459,16 +462,13 @@ impl Session {
 
     fn keep(&mut self, input: &[u8], need: usize) {
         self.held.extend_from_slice(input);
+        self.card.held.set(self.held.len());
         self.need = need;
     }
 
     fn checkout(&mut self, now: Instant) -> Result<Option<Lease>, End> {
-        let retry = self.shard.settings().server_login_retry;
-        if let Some(error) = self.shard.share().failing(now, retry) {
-            let text = format!(
-                "server login has been failing, cached error: {error} (server_login_retry)"
-            );
-            return Err(End::Told(ClientError::with(text)));
+        if let Some(error) = self.shard.failing(now) {
+            return Err(End::Told(error));
         }
         self.ticket.login.set(false);
         let lease = self.shard.checkout(&self.ticket, now);

@@ -14,6 +14,7 @@ use super::advice::{advise, connections_max};
 use super::draft::{Finished, Places};
 use super::effective::Config;
 use super::problem::{Note, Place, Problem, Severity};
+use super::secret::LdapText;
 use super::source::reason;
 use super::words::{AuthType, SslMode};
 
@@ -158,7 +159,7 @@ fn files(config: &Config, places: &Places) -> Vec<Note> {
             notes.extend(look_at(name, path, secret, &places.setting(name)));
         }
     };
-    if settings.auth_type != AuthType::Any {
+    if !matches!(settings.auth_type, AuthType::Any | AuthType::Pam) {
         look("auth_file", &settings.auth_file, true);
     }
     if settings.client_tls_sslmode != SslMode::Disable {
@@ -184,6 +185,10 @@ fn files(config: &Config, places: &Places) -> Vec<Note> {
         .values()
         .chain(&config.autodb)
         .any(|db| db.password.is_some())
+        || settings
+            .auth_ldap_options
+            .as_ref()
+            .is_some_and(LdapText::has_password)
     {
         notes.extend(look_at(
             "the configuration, with passwords in it",

@@ -40,7 +40,7 @@ pub use self::entry::{Database, Peer, UserSettings};
 pub use self::environment::variables;
 pub use self::problem::{Note, Place, Problem, Severity};
 pub use self::row::{Remark, Scope, Setting};
-pub use self::secret::Secret;
+pub use self::secret::{LdapText, Secret};
 pub use self::settings::{Contradiction, SettingError, Settings};
 pub use self::table::SETTINGS;
 pub use self::value::CONSOLE_DATABASE;

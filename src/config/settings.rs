@@ -136,6 +136,13 @@ impl Settings {
                 ),
                 None,
             ],
+            AuthType::Ldap => [
+                lacks(
+                    self.auth_ldap_options.is_none(),
+                    "auth_type=ldap requires auth_ldap_options",
+                ),
+                None,
+            ],
             _ => [None, None],
         };
         found.into_iter().flatten().collect()

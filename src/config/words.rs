@@ -139,32 +139,7 @@ words! {
     }
 }
 
-plain_value!(PoolMode, SslMode, LoadBalanceHosts);
-
-impl AuthType {
-    /// Whether this version has the method. The others are refused when the configuration is read: a pooler must
-    /// never start with weaker checks than were asked for.
-    pub fn is_available(self) -> bool {
-        !matches!(self, Self::Ldap | Self::Pam)
-    }
-}
-
-impl Value for AuthType {
-    fn read(raw: &Raw, _kind: Kind) -> Result<Self, Hint> {
-        let method: Self = raw
-            .text()?
-            .parse()
-            .map_err(|e: UnknownWord| Hint::from(e.to_string()))?;
-        match method.is_available() {
-            true => Ok(method),
-            false => Err("not available in this version".into()),
-        }
-    }
-
-    fn write(&self, _kind: Kind) -> Option<String> {
-        Some(self.to_string())
-    }
-}
+plain_value!(AuthType, PoolMode, SslMode, LoadBalanceHosts);
 
 /// The TLS versions that a side may use, from a list such as `secure`, `tlsv1.2,tlsv1.3` or `all:!tlsv1.0`.
 ///
@@ -320,20 +295,6 @@ mod tests {
     fn every_word_reads_back() {
         for word in AuthType::WORDS {
             assert_eq!(word.parse::<AuthType>().map(AuthType::as_str), Ok(*word));
-        }
-    }
-
-    #[test]
-    fn a_missing_method_is_refused() {
-        for (word, available) in [
-            ("md5", true),
-            ("hba", true),
-            ("cert", true),
-            ("pam", false),
-            ("trust", true),
-        ] {
-            let read = AuthType::read(&Raw::plain(word), Kind::Word(AuthType::WORDS));
-            assert_eq!(read.is_ok(), available, "{word}");
         }
     }
 

@@ -1,16 +1,18 @@
 //! Opening connections: to an address, to a host name, to a Unix socket.
 //!
-//! No TLS (see [`super::tls`]), no login, no choice between hosts and no cache of names: who wants to
-//! go round-robin over addresses calls [`resolve`] and [`dial_addr`] itself.
+//! No TLS (see [`super::tls`]), no login, no choice between hosts; what is known of names, and whose turn it is among several
+//! addresses, is [`super::dns`]'s.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::sleep;
 
+use super::dns::{Place, Resolver, Site};
 use super::options::TcpOptions;
 use super::stream::Stream;
 use super::unix::SocketPath;
@@ -32,18 +34,56 @@ pub enum Target {
     },
 }
 
-/// Connects to `target`, trying all addresses of a name in the resolver's order, within `timeout` altogether.
+/// Connects to `target`, trying the addresses of a name one after the other, within `timeout` altogether.
 ///
 /// # Errors
 /// `TimedOut`; the name's look-up; otherwise the last address' error.
-pub async fn dial(target: &Target, options: &TcpOptions, timeout: Duration) -> io::Result<Stream> {
+pub async fn dial(
+    target: &Target,
+    dns: &Resolver,
+    options: &TcpOptions,
+    timeout: Duration,
+) -> io::Result<Stream> {
+    let deadline = Instant::now() + timeout;
     let attempt = async {
         match target {
-            Target::Tcp { host, port } => connect_any(&resolve(host, *port).await?, options).await,
+            Target::Tcp { host, port } => {
+                let places = dns.places(host, *port).await.map_err(io::Error::other)?;
+                let note = |site: &Site| dns.note_unreachable(site);
+                let opened = dial_places(places, options, deadline, note).await;
+                opened.map(|(stream, _)| stream)
+            }
             Target::Unix { path } => connect_unix(path).await,
         }
     };
     within(timeout, attempt).await
+}
+
+/// Tries one address after the other until one takes us in, each for its share of the time, so that one that swallows packets does
+/// not hide the others. Which one it was is part of the result; those before it are noted as `unreachable`.
+///
+/// # Errors
+/// The last address' error; `NotFound` without any.
+pub async fn dial_places(
+    places: Vec<Place>,
+    options: &TcpOptions,
+    deadline: Instant,
+    unreachable: impl Fn(&Site),
+) -> io::Result<(Stream, Option<Arc<Site>>)> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    let mut left = u32::try_from(places.len()).unwrap_or(u32::MAX);
+    for (addr, site) in places {
+        let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
+        left = left.saturating_sub(1);
+        match dial_addr(addr, options, share.max(SHARE_MIN)).await {
+            Ok(stream) => return Ok((stream, site)),
+            Err(error) => last = error,
+        }
+        if let Some(site) = site {
+            unreachable(&site);
+        }
+    }
+    Err(last)
 }
 
 /// Connects to one address within `timeout`.
@@ -66,23 +106,8 @@ pub async fn dial_unix(path: &SocketPath, timeout: Duration) -> io::Result<Strea
     within(timeout, connect_unix(path)).await
 }
 
-/// All addresses of `host`, in the system resolver's order; a literal address is itself and is not looked up.
-///
-/// # Errors
-/// The look-up failed, or gave nothing (`NotFound`).
-pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    let addrs: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
-    if addrs.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("no address for host {host}"),
-        ));
-    }
-    Ok(addrs)
-}
+/// What each address of a name gets of the time at least, as far as there is any left.
+const SHARE_MIN: Duration = Duration::from_millis(500);
 
 /// How soon to try again when a Unix listener's queue is full. Its kernel tells at once instead of waiting.
 const UNIX_QUEUE_RETRY: Duration = Duration::from_millis(10);
@@ -95,17 +120,6 @@ async fn within<T>(
         Ok(done) => done,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connect timeout")),
     }
-}
-
-async fn connect_any(addrs: &[SocketAddr], options: &TcpOptions) -> io::Result<Stream> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for addr in addrs {
-        match connect_tcp(*addr, options).await {
-            Ok(stream) => return Ok(stream),
-            Err(e) => last = e,
-        }
-    }
-    Err(last)
 }
 
 async fn connect_tcp(addr: SocketAddr, options: &TcpOptions) -> io::Result<Stream> {
@@ -146,7 +160,9 @@ mod tests {
                 host: host.into(),
                 port: addr.port(),
             };
-            let mut near = dial(&target, &TcpOptions::default(), SOON).await.unwrap();
+            let options = TcpOptions::default();
+            let dialled = dial(&target, &Resolver::default(), &options, SOON).await;
+            let mut near = dialled.unwrap();
             let (far, _) = listener.accept().await.unwrap();
             assert_eq!(near.peer_addr().unwrap(), PeerAddr::Tcp(addr));
             assert_eq!(near.local_addr().unwrap(), Some(far.peer_addr().unwrap()));
@@ -166,16 +182,21 @@ mod tests {
         let options = TcpOptions::default();
         let refused = dial_addr(dead, &options, SOON).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        let stream = connect_any(&[dead, live], &options).await.unwrap();
+        let places = vec![(dead, None), (live, None)];
+        let deadline = Instant::now() + SOON;
+        let opened = dial_places(places, &options, deadline, |_| {}).await;
+        let (stream, _) = opened.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), PeerAddr::Tcp(live));
     }
 
     #[tokio::test]
-    async fn resolve_keeps_literals_and_reports_unknown_names() {
-        let v6 = resolve("::1", 5432).await.unwrap();
-        assert_eq!(v6, ["[::1]:5432".parse().unwrap()]);
-        assert!(resolve("no-such-host.invalid", 1).await.is_err());
-        assert!(resolve("", 1).await.is_err());
+    async fn literals_are_kept_and_unknown_names_reported() {
+        let dns = Resolver::default();
+        let v6 = dns.places("::1", 5432).await.unwrap();
+        assert_eq!(v6[0].0, "[::1]:5432".parse().unwrap());
+        assert!(dns.places("no-such-host.invalid", 1).await.is_err());
+        assert!(dns.places("", 1).await.is_err());
+        assert!(dns.places("::nonsense", 1).await.is_err());
     }
 
     #[tokio::test]

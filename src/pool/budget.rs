@@ -188,6 +188,8 @@ pub struct PoolShare {
     /// Since when there are neither clients nor servers.
     unused_since: Stamp,
     welcome: RwLock<Option<Arc<Welcome>>>,
+    /// The next server's greeting replaces it.
+    welcome_outdated: AtomicBool,
     /// As whom servers are logged in to. Locked when one is connected, and when a client has logged in.
     credentials: RwLock<Arc<User>>,
     epoch: AtomicU64,
@@ -539,9 +541,17 @@ impl PoolShare {
     /// A server of generation `epoch` has told what clients are greeted with.
     pub fn capture_welcome(&self, epoch: u64, welcome: impl FnOnce() -> Welcome) {
         let mut captured = self.welcome.write();
-        if captured.is_none() && epoch == self.epoch() {
+        let wanted = captured.is_none() || self.welcome_outdated.load(SeqCst);
+        if wanted && epoch == self.epoch() {
             *captured = Some(Arc::new(welcome()));
+            self.welcome_outdated.store(false, SeqCst);
         }
+    }
+
+    /// Some servers are not where they should be: what the next one tells replaces what clients are greeted with. Until then they
+    /// are greeted as before, since others may still rest in the pool, and no new one be needed.
+    pub fn outdate_welcome(&self) {
+        self.welcome_outdated.store(true, SeqCst);
     }
 
     /// As whom, and with which secret, servers are logged in to from now on.
@@ -551,7 +561,11 @@ impl PoolShare {
 
     /// A client has shown the secret that servers are to be logged in to with.
     pub fn show_credentials(&self, user: &Arc<User>) {
-        if !Arc::ptr_eq(&*self.credentials.read(), user) {
+        let is_known = {
+            let known = self.credentials.read();
+            Arc::ptr_eq(&known, user) || known.is_twin_of(user)
+        };
+        if !is_known {
             *self.credentials.write() = user.clone();
         }
     }
@@ -681,6 +695,7 @@ impl Budget {
             lifetime_close: Stamp::default(),
             unused_since: Stamp::default(),
             welcome: RwLock::default(),
+            welcome_outdated: AtomicBool::new(false),
             credentials: RwLock::new(nobody(key)),
             epoch: AtomicU64::new(0),
             next_host: AtomicUsize::new(0),

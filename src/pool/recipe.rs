@@ -116,7 +116,13 @@ impl Recipe {
 
     /// The prefix of log lines about a connection.
     pub fn who(&self, id: ConnId, key: &PoolKey, facts: &ServerFacts) -> String {
-        self.who_of(id, key, &facts.target)
+        match (&facts.target, &facts.site) {
+            (Target::Tcp { port, .. }, Some(site)) => {
+                let host = site.ip.to_string();
+                self.who_of(id, key, &Target::Tcp { host, port: *port })
+            }
+            _ => self.who_of(id, key, &facts.target),
+        }
     }
 
     fn who_of(&self, id: ConnId, key: &PoolKey, target: &Target) -> String {

@@ -95,6 +95,8 @@ pub struct Surroundings {
     pub logins: tokio::runtime::Handle,
     /// Tracked parameters.
     pub space: Rc<ParamSpace>,
+    /// The prefix of log lines about a client of this worker, if there is one with this number.
+    pub who: Box<dyn Fn(ConnId) -> Option<String>>,
 }
 
 /// One worker's part of a pool.
@@ -228,6 +230,17 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// What a client is told that has come in vain: no server is there, logging in to one has failed, and
+    /// `server_login_retry` has not passed yet.
+    pub fn failing(&self, now: Instant) -> Option<ClientError> {
+        let error = self
+            .share
+            .failing(now, self.settings.borrow().server_login_retry)?;
+        Some(ClientError::with(format!(
+            "server login has been failing, cached error: {error} (server_login_retry)"
+        )))
     }
 
     /// A client does not wait any more.

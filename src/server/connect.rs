@@ -24,8 +24,8 @@ use crate::auth::{ServerLogin, User};
 use crate::net::dns::Site;
 use crate::net::tls::{self, ServerTls};
 use crate::net::{
-    DetachedStream, PeerAddr, Resolver, Stream, Target, TcpOptions, dial, dial_addr, dial_unix,
-    resolve,
+    DetachedStream, PeerAddr, Resolver, Stream, Target, TcpOptions, dial_addr, dial_places,
+    dial_unix,
 };
 use crate::types::BackendKey;
 use crate::wire::build;
@@ -37,9 +37,6 @@ use crate::wire::read;
 pub const LOGIN_MESSAGE_MAX: u32 = 65_536;
 /// Stands in for a `server_connect_timeout` of zero: without any, one silent server would hold its place in the pool for ever.
 pub const TIMEOUT_FALLBACK: Duration = Duration::from_secs(15);
-/// What each address of a name gets of the time at least, as far as there is any left.
-const SHARE_MIN: Duration = Duration::from_millis(500);
-
 /// All that one connection attempt needs.
 #[derive(Clone, Debug)]
 pub struct ConnectPlan {
@@ -94,10 +91,10 @@ pub struct Fresh {
 ///
 /// # Errors
 /// See [`ConnectError`]. The connection is closed.
-pub async fn connect(plan: ConnectPlan) -> Result<Fresh, ConnectError> {
+pub async fn connect(mut plan: ConnectPlan) -> Result<Fresh, ConnectError> {
     let started = Instant::now();
     let limit = or_fallback(plan.timeout);
-    let attempt = timeout(limit, establish(&plan, limit)).await;
+    let attempt = timeout(limit, establish(&mut plan, limit)).await;
     let connected = attempt.unwrap_or(Err(ConnectError::Network(CONNECT_TIMEOUT)));
     if let Err(error) = &connected {
         log_failure(&plan, error, started.elapsed());
@@ -129,8 +126,11 @@ fn log_failure(plan: &ConnectPlan, error: &ConnectError, age: Duration) {
     }
 }
 
-async fn establish(plan: &ConnectPlan, limit: Duration) -> Result<Fresh, ConnectError> {
+async fn establish(plan: &mut ConnectPlan, limit: Duration) -> Result<Fresh, ConnectError> {
     let (mut stream, site) = open(plan, limit).await?;
+    if let (Some(_), Ok(PeerAddr::Tcp(addr))) = (&site, stream.peer_addr()) {
+        plan.who = at_address(&plan.who, addr);
+    }
     let local = stream.local_addr().map_err(|_| broken())?;
     if plan.log_connections {
         log_connected(plan, local);
@@ -186,6 +186,12 @@ fn remote_end(stream: &Stream, target: &Target) -> Result<End, ConnectError> {
     Ok(shown(addr, port))
 }
 
+/// A name may have several addresses: from here on the log says which one it is, as PgBouncer does.
+fn at_address(who: &str, addr: SocketAddr) -> String {
+    let user = who.rsplit_once('@').map_or(who, |(user, _)| user);
+    format!("{user}@{addr}")
+}
+
 fn log_connected(plan: &ConnectPlan, local: Option<SocketAddr>) {
     match local {
         Some(local) => info!(who = %plan.who, "new connection to server (from {local})"),
@@ -210,49 +216,14 @@ async fn open(plan: &ConnectPlan, limit: Duration) -> Result<Opened, ConnectErro
             let stream = dialled.map_err(|error| connect_failed(&plan.who, &error))?;
             Ok((stream, None))
         }
-        Target::Tcp { host, port } => match places(plan, host, *port).await {
-            Some(places) => open_any(plan, places, deadline).await,
-            None => Err(ConnectError::Network(DNS_FAILED)),
-        },
-    }
-}
-
-type Place = (SocketAddr, Option<Arc<Site>>);
-
-/// The addresses to try, in this order; `None` if there are none, which has been logged.
-async fn places(plan: &ConnectPlan, host: &str, port: u16) -> Option<Vec<Place>> {
-    // No name has a colon. An address may also have a zone (`fe80::1%eth0`), whose number the system knows.
-    if host.contains(':') || host.parse::<IpAddr>().is_ok() {
-        let literal = resolve(host, port).await;
-        let logged = literal.inspect_err(|error| warn!("DNS lookup failed: {host}: {error}"));
-        let places = logged.ok()?.into_iter().map(|addr| (addr, None));
-        return Some(places.collect());
-    }
-    let sites = plan.dns.sites(host).await.ok()?.into_iter();
-    let places = sites.map(|site| (SocketAddr::new(site.ip, port), Some(site)));
-    Some(places.collect())
-}
-
-/// Tries one address after the other, each for its share of the time, so that one that swallows packets does not hide the others.
-async fn open_any(
-    plan: &ConnectPlan,
-    places: Vec<Place>,
-    deadline: Instant,
-) -> Result<Opened, ConnectError> {
-    let mut last = ConnectError::Network(CONNECT_FAILED);
-    let mut left = u32::try_from(places.len()).unwrap_or(u32::MAX);
-    for (addr, site) in places {
-        let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
-        left = left.saturating_sub(1);
-        match dial_addr(addr, &plan.tcp, share.max(SHARE_MIN)).await {
-            Ok(stream) => return Ok((stream, site)),
-            Err(error) => last = connect_failed(&plan.who, &error),
-        }
-        if let Some(site) = site {
-            plan.dns.note_unreachable(&site);
+        Target::Tcp { host, port } => {
+            let places = plan.dns.places(host, *port).await;
+            let places = places.map_err(|_| ConnectError::Network(DNS_FAILED))?;
+            let note = |site: &Site| plan.dns.note_unreachable(site);
+            let opened = dial_places(places, &plan.tcp, deadline, note).await;
+            opened.map_err(|error| connect_failed(&plan.who, &error))
         }
     }
-    Err(last)
 }
 
 /// The system's reason is worth a line, but not one that PgBouncer's log parsers would stumble over.
@@ -417,27 +388,12 @@ impl fmt::Display for Lossy<'_> {
 
 // Cancelling.
 
-/// Delivers a cancel request: connects (with TLS as the pool does), sends it, and waits until the server has closed the
-/// connection, which it does once it has passed the request on.
-///
-/// A key means something to one server only: where a host name may have several addresses, use [`cancel_at`].
+/// Delivers a cancel request: connects to the very address that the connection to be cancelled went to ([`Fresh::addr`]; with TLS as
+/// the pool does), sends it, and waits until the server has closed the connection, which it does once it has passed the request on.
+/// No name is looked up: a key means something to one server only.
 ///
 /// # Errors
 /// The server was not reached, or did not close in time. Whether there was anything to cancel nobody can know.
-pub async fn cancel(
-    target: Target,
-    tcp: TcpOptions,
-    tls: Option<Arc<ServerTls>>,
-    key: BackendKey,
-    limit: Duration,
-) -> io::Result<()> {
-    cancel_at(target, None, tcp, tls, key, limit).await
-}
-
-/// As [`cancel`], at the address that the connection to be cancelled went to ([`Fresh::addr`]).
-///
-/// # Errors
-/// As [`cancel`].
 pub async fn cancel_at(
     target: Target,
     addr: Option<IpAddr>,
@@ -449,10 +405,11 @@ pub async fn cancel_at(
     let limit = or_fallback(limit);
     let delivered = timeout(limit, async {
         let stream = match (&target, addr) {
+            (Target::Unix { path }, _) => dial_unix(path, limit).await?,
             (Target::Tcp { port, .. }, Some(ip)) => {
                 dial_addr(SocketAddr::new(ip, *port), &tcp, limit).await?
             }
-            _ => dial(&target, &tcp, limit).await?,
+            (Target::Tcp { .. }, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
         };
         deliver_cancel(stream, &target, tls.as_deref(), key).await
     });

@@ -118,11 +118,15 @@ fn the_first_rule_that_fits_counts() {
     assert!(rules("").rules().is_empty());
 }
 
+fn ldap(options: &str) -> Method {
+    Method::Ldap(Arc::new(LdapOptions::parse(options).unwrap()))
+}
+
 #[test]
 fn methods_and_options() {
     let text = "local all all trust\nlocal all all reject\nlocal all all md5\nlocal all all password\n\
                 local all all scram-sha-256\nlocal all all peer\nlocal all all peer map=m\nhost all all all cert \"map=m2\"\n\
-                host all all all cert map=\"m\" # c\nhost all all 10.0.0.0 255.0.0.0 ldap ldapserver=a,b ldapsuffix=\", dc=x\" # c\nhost all all all ldap\n";
+                host all all all cert map=\"m\" # c\nhost all all 10.0.0.0 255.0.0.0 ldap ldapserver=a,ldapsuffix=\", dc=x\" # c\n";
     let hba = rules(text);
     let found: Vec<_> = hba
         .rules()
@@ -141,11 +145,7 @@ fn methods_and_options() {
             (Method::Peer, Some("m")),
             (Method::Cert, Some("m2")),
             (Method::Cert, Some("m")),
-            (
-                Method::Ldap("ldapserver=a,b ldapsuffix=\", dc=x\"".into()),
-                None
-            ),
-            (Method::Ldap("".into()), None),
+            (ldap("ldapserver=a ldapsuffix=\", dc=x\""), None),
         ]
     );
 }
@@ -260,11 +260,12 @@ fn options_are_never_shown() {
         "host all all all ldap ldapbindpasswd=\"hunter2",
         "host all all all cert password=hunter2",
         "host all all all md5 hunter2",
+        "host all all all ldap ldapserver=h ldapbasedn=x ldapbindpasswd=a,hunter2",
     ] {
         let problems = load(&[("hba", line)]).unwrap_err();
         assert!(!problems[0].contains("hunter2"), "{problems:?}");
     }
-    let hba = rules("host all all all ldap ldapbindpasswd=hunter2");
+    let hba = rules("host all all all ldap ldapserver=h ldapbasedn=x ldapbindpasswd=hunter2");
     assert!(!format!("{hba:?}").contains("hunter2"));
 }
 

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::ldap::Directory;
+use super::pam::Pam;
 use crate::auth::hba::Hba;
 use crate::auth::scram::MockSeed;
-use crate::auth::{AuthFile, Method, ServerUsers};
+use crate::auth::{AuthFile, LdapOptions, Method, ServerUsers};
 use crate::config::{AuthType, Config};
 use crate::net::tls::ClientTls;
 use crate::server::params::Tracked;
@@ -37,6 +39,19 @@ pub struct Desk {
     pub console_uid: u32,
     /// As whom servers are logged in to.
     pub server_users: Arc<ServerUsers>,
+    /// Who else can tell whether a password is right.
+    pub referees: Referees,
+}
+
+/// Those outside who know users and passwords, as far as the configuration asks them.
+#[derive(Debug, Default, Clone)]
+pub struct Referees {
+    /// `auth_ldap_options`, under `auth_type=ldap`.
+    pub ldap: Option<Arc<LdapOptions>>,
+    /// The way to LDAP servers.
+    pub directory: Option<Arc<Directory>>,
+    /// PAM.
+    pub pam: Option<Arc<Pam>>,
 }
 
 impl Desk {
@@ -59,7 +74,13 @@ impl Desk {
             mock,
             console_uid,
             server_users,
+            referees: Referees::default(),
         }
+    }
+
+    /// The same, with somebody to ask about passwords.
+    pub fn asking(self, referees: Referees) -> Desk {
+        Desk { referees, ..self }
     }
 
     /// After a reload: what was derived for users whose secrets have not changed is kept.
@@ -96,9 +117,14 @@ impl Desk {
             AuthType::Plain => Method::Plain,
             AuthType::Md5 => Method::Md5,
             AuthType::ScramSha256 => Method::ScramSha256,
+            AuthType::Ldap => match &self.referees.ldap {
+                Some(options) => Method::Ldap(options.clone()),
+                None => Method::Reject,
+            },
+            AuthType::Pam => Method::Pam,
             AuthType::Cert => Method::Cert,
             // What the rules say is only known when a client comes: see `gate`.
-            AuthType::Hba | AuthType::Ldap | AuthType::Pam => Method::Reject,
+            AuthType::Hba => Method::Reject,
         }
     }
 }

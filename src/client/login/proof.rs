@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
+use super::elsewhere;
 use super::visitor::{BAD_PACKET, Ending, Visitor};
 use crate::auth::method::{decide, scram_secret, secret_of};
 use crate::auth::scram::{
@@ -34,7 +35,9 @@ const NO_RANDOMNESS: &str = "bouncer resources exhaustion";
 /// Who has to prove what.
 #[derive(Clone, Copy)]
 pub struct Claim<'a> {
-    /// The name that the client gave.
+    /// The name that the client gave, and made its md5 answer with.
+    pub given: &'a [u8],
+    /// The name that is to be proved: the same, unless `auth_query` has given another.
     pub name: &'a [u8],
     /// The user of that name; `None` for one who is unknown, who meets the same exchange and fails it.
     pub user: Option<&'a Arc<User>>,
@@ -44,18 +47,28 @@ pub struct Claim<'a> {
 
 /// Holds the exchange. What still has to be sent (SCRAM's last message) is left in `visitor.outgoing`.
 ///
+/// Gives the user with the password that was shown where others than us know it (LDAP, PAM): servers are logged in to with it.
+///
 /// # Errors
 /// The claim was not proved.
-pub async fn prove(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), Ending> {
+pub async fn prove(
+    visitor: &mut Visitor<'_>,
+    claim: Claim<'_>,
+) -> Result<Option<Arc<User>>, Ending> {
     let user = claim.user.map(|user| &**user);
     let exchange = decide(claim.method, user);
     match exchange {
+        // Boxed: the others should not have to carry what these need.
+        Exchange::Ldap | Exchange::Pam => {
+            return Box::pin(elsewhere::prove(visitor, claim)).await.map(Some);
+        }
         Exchange::Accept => Ok(()),
         Exchange::Reject(reason) => Err(Ending::fatal(reason)),
         Exchange::Cleartext => prove_cleartext(visitor, claim).await,
         Exchange::Md5 => prove_md5(visitor, claim).await,
         Exchange::Scram => prove_scram(visitor, claim).await,
-    }
+    }?;
+    Ok(None)
 }
 
 async fn prove_cleartext(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), Ending> {
@@ -75,7 +88,7 @@ async fn prove_md5(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), En
     let response =
         cleartext::password(&body).map_err(|error| Ending::fatal(error.client_text()))?;
     let secret = secret_of(claim.user.map(|user| &**user));
-    judge(md5::verify(claim.name, secret, salt, response))
+    judge(md5::verify(claim.given, secret, salt, response))
 }
 
 fn judge(proved: bool) -> Result<(), Ending> {
@@ -122,7 +135,7 @@ fn refuse_scram(visitor: &Visitor<'_>, error: ScramError) -> Ending {
 }
 
 /// Sends what is to go out, and waits for the client's `p` message, whose length field is at most `limit`.
-async fn answer(
+pub(super) async fn answer(
     visitor: &mut Visitor<'_>,
     limit: u32,
     failure: &'static str,

@@ -77,6 +77,7 @@ impl Session {
             params: &mut self.params,
             tracked: &space.tracked,
             interner: &mut space.interner.borrow_mut(),
+            max_packet_size: self.rules.max_packet_size,
         };
         let findings = walk.run(&mut splice);
         let (bytes, consumed) = splice.finish();

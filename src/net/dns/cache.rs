@@ -197,7 +197,7 @@ pub struct HostRow {
     pub addresses: Vec<IpAddr>,
 }
 
-/// A row of `SHOW DNS_ZONES`.
+/// A row of `SHOW DNS_ZONES`: a zone, watched or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZoneRow {
     /// The zone.
@@ -609,14 +609,19 @@ impl Cache {
         self.hosts.iter().map(row).collect()
     }
 
-    /// Every zone whose serial is watched.
+    /// Every zone that names are in, with the serial seen last if it is watched.
     pub fn zone_rows(&self) -> Vec<ZoneRow> {
-        let row = |(name, zone): (&Arc<str>, &Zone)| ZoneRow {
-            name: name.clone(),
-            serial: zone.serial.unwrap_or(0),
-            names: self.zoned().filter(|(zone, _)| *zone == &**name).count(),
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for (zone, _) in self.zoned() {
+            *counts.entry(zone).or_default() += 1;
+        }
+        let serial = |zone: &str| self.zones.get(zone).and_then(|known| known.serial);
+        let row = |(zone, names): (&str, usize)| ZoneRow {
+            name: zone.into(),
+            serial: serial(zone).unwrap_or(0),
+            names,
         };
-        self.zones.iter().map(row).collect()
+        counts.into_iter().map(row).collect()
     }
 
     /// Lookups under way.

@@ -22,6 +22,7 @@ pub mod cache;
 pub mod conf;
 pub mod query;
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,12 +35,15 @@ use self::cache::{Answer, Ask, Cache, Changes, HostRow, ZoneRow};
 pub use self::cache::{Failure, Rules, Site};
 use self::query::Source;
 
-/// Lookups under way at once; more wait for their turn.
-pub const LOOKUPS_MAX: usize = 64;
+/// Lookups under way at once; more wait for their turn. Each takes two sockets per name server asked.
+pub const LOOKUPS_MAX: usize = 16;
 /// How long a lookup may take altogether, its turn included.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often is looked whether names in use or zones are due.
 const WATCH_PERIOD: Duration = Duration::from_millis(500);
+
+/// Where a server may be: an address, and the [`Site`] that it was found as, if by name.
+pub type Place = (SocketAddr, Option<Arc<Site>>);
 
 /// Looks up host names and remembers them. A handle: clones share everything.
 #[derive(Clone, Debug)]
@@ -114,6 +118,30 @@ impl Resolver {
                 None => news.await,
             }
         }
+    }
+
+    /// Where to connect to for a host and port: addresses of the name, as [`Resolver::sites`] gives them, or an address literal.
+    ///
+    /// # Errors
+    /// There are none, which has been logged.
+    pub async fn places(&self, host: &str, port: u16) -> Result<Vec<Place>, Failure> {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(vec![(SocketAddr::new(ip, port), None)]);
+        }
+        // No name has a colon. But an address may have a zone (`fe80::1%eth0`), whose number the system knows.
+        if host.contains(':') {
+            let found = tokio::net::lookup_host((host, port)).await;
+            return match found {
+                Ok(addrs) => Ok(addrs.map(|addr| (addr, None)).collect()),
+                Err(error) => {
+                    tracing::warn!("DNS lookup failed: {host}: {error}");
+                    Err(Failure::NoName)
+                }
+            };
+        }
+        let sites = self.sites(host).await?.into_iter();
+        let places = sites.map(|site| (SocketAddr::new(site.ip, port), Some(site)));
+        Ok(places.collect())
     }
 
     /// The address could not be connected to: others are tried first for a while.
@@ -267,5 +295,54 @@ impl Drop for ZoneLookup {
     fn drop(&mut self) {
         let mut cache = self.resolver.inner.cache.lock();
         cache.zone_answered(&self.zone, self.serial, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn this_machine_is_known_without_any_server() {
+        let nowhere = PathBuf::from("/nonexistent/resolv.conf");
+        let resolver = Resolver::new(Rules::default(), Some(nowhere));
+        let ask = || resolver.sites("localhost");
+        let (a, b, c) = tokio::join!(ask(), ask(), ask());
+        for sites in [a, b, c] {
+            assert!(sites.unwrap().iter().all(|site| site.ip.is_loopback()));
+        }
+        assert_eq!(resolver.host_rows().len(), 1);
+        assert_eq!(resolver.queries(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_is_given_up_is_over() {
+        let resolver = Resolver::default();
+        let ask = resolver.inner.cache.lock().ask("db", None, Instant::now());
+        assert!(matches!(ask, Ask::Wait { begin: true, .. }));
+        drop(Lookup {
+            resolver: resolver.clone(),
+            name: "db".into(),
+            found: Err(Failure::Unavailable),
+        });
+        assert_eq!(resolver.queries(), 0);
+        assert_eq!(
+            resolver.sites("db").await.unwrap_err(),
+            Failure::Unavailable
+        );
+    }
+
+    #[tokio::test]
+    async fn news_is_given_when_servers_are_misplaced() {
+        let resolver = Resolver::default();
+        let mut changes = resolver.changes();
+        let found = |ip: [u8; 4]| Ok(Answer::local([ip.into()]));
+        resolver.inner.cache.lock().ask("db", None, Instant::now());
+        resolver.note("db", found([10, 0, 0, 1]));
+        let server = resolver.sites("db").await.unwrap().remove(0);
+        assert!(!changes.has_changed().unwrap());
+        resolver.note("db", found([10, 0, 0, 2]));
+        assert!(server.is_gone());
+        changes.changed().await.unwrap();
     }
 }

@@ -41,8 +41,11 @@ pub struct Source {
     /// `resolv_conf`
     path: PathBuf,
     /// What followed from the file when it was read last. Held while it is parsed, never over an `await`.
-    upstream: Mutex<Option<(Result<Vec<u8>, String>, Upstream)>>,
+    upstream: Mutex<Option<(Text, Upstream)>>,
 }
+
+/// A file's content, or why it can't be read.
+type Text = Result<Vec<u8>, String>;
 
 #[derive(Clone, Debug)]
 enum Upstream {
@@ -114,7 +117,7 @@ impl Source {
     }
 
     /// resolv.conf and the hosts file. They may be on a slow disk.
-    async fn files(&self) -> (Result<Vec<u8>, String>, Option<Vec<u8>>) {
+    async fn files(&self) -> (Text, Option<Vec<u8>>) {
         let path = self.path.clone();
         let read = move || {
             let text = |path: &Path| std::fs::read(path).map_err(|error| error.to_string());
@@ -127,7 +130,7 @@ impl Source {
     }
 
     /// Whom to ask according to this resolv.conf. What can't be followed is said when it is new.
-    fn upstream(&self, text: Result<Vec<u8>, String>) -> Upstream {
+    fn upstream(&self, text: Text) -> Upstream {
         let mut known = self.upstream.lock();
         if let Some((before, upstream)) = &*known
             && *before == text
@@ -351,4 +354,104 @@ fn along_the_chain(name: &str, records: &[Record]) -> (Vec<IpAddr>, Duration) {
     }
     addresses.truncate(ADDRESSES_MAX + 1); // one more than is used, so that the cut is seen
     (addresses, Duration::from_secs(ttl.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_resolver::proto::rr::rdata::{A, CNAME};
+
+    fn name(text: &str) -> Name {
+        Name::from_str_relaxed(text).unwrap()
+    }
+
+    fn address(owner: &str, ttl: u32, last: u8) -> Record {
+        Record::from_rdata(name(owner), ttl, RData::A(A::new(10, 0, 0, last)))
+    }
+
+    fn alias(owner: &str, ttl: u32, target: &str) -> Record {
+        Record::from_rdata(name(owner), ttl, RData::CNAME(CNAME(name(target))))
+    }
+
+    fn check(records: &[Record], addresses: &[u8], ttl_s: u32) {
+        let (found, ttl) = along_the_chain("db.example.", records);
+        let expected: Vec<IpAddr> = addresses
+            .iter()
+            .map(|last| [10, 0, 0, *last].into())
+            .collect();
+        assert_eq!(found, expected);
+        assert_eq!(ttl, Duration::from_secs(ttl_s.into()));
+    }
+
+    #[test]
+    fn the_shortest_life_along_the_chain_counts() {
+        check(
+            &[address("db.example.", 60, 1), address("DB.example.", 30, 2)],
+            &[1, 2],
+            30,
+        );
+        let chain = [
+            address("c.example.", 50, 1),
+            alias("b.example.", 7, "c.example."),
+            alias("db.example.", 40, "b.example."),
+        ];
+        check(&chain, &[1], 7);
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_left_out() {
+        let records = [
+            address("evil.example.", 1, 9),
+            address("db.example.", 60, 1),
+            address("db.example.", 60, 1),
+            alias("evil.example.", 1, "db.example."),
+        ];
+        check(&records, &[1], 60);
+    }
+
+    #[test]
+    fn chains_that_lead_nowhere_end() {
+        let ring = [
+            alias("db.example.", 5, "a.example."),
+            alias("a.example.", 5, "db.example."),
+        ];
+        check(&ring, &[], 5);
+        let long: Vec<Record> = (0..100)
+            .map(|n| {
+                alias(
+                    &format!("n{n}.example."),
+                    5,
+                    &format!("n{}.example.", n + 1),
+                )
+            })
+            .chain([
+                alias("db.example.", 5, "n0.example."),
+                address("n100.example.", 5, 1),
+            ])
+            .collect();
+        check(&long, &[], 5);
+    }
+
+    #[test]
+    fn a_long_answer_is_cut_so_that_one_can_see_it() {
+        let many: Vec<Record> = (0..200).map(|n| address("db.example.", 5, n)).collect();
+        assert_eq!(
+            along_the_chain("db.example.", &many).0.len(),
+            ADDRESSES_MAX + 1
+        );
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_not_one_without_addresses() {
+        let nothing = Reply::Nothing(Failure::NoAddress);
+        let failed = Reply::Failed("x".to_owned());
+        let found = Reply::Found(vec![address("db.example.", 5, 1)]);
+        let both = answer("db.example.", &found, &nothing);
+        assert_eq!(
+            (both.v4.map(|v4| v4.len()), both.v6),
+            (Some(1), Some(vec![]))
+        );
+        let half = answer("db.example.", &failed, &nothing);
+        assert_eq!((half.v4, half.v6), (None, Some(vec![])));
+    }
 }

@@ -174,6 +174,7 @@ impl Shard {
         if found == 0 {
             return;
         }
+        self.share.outdate_welcome();
         let resting = self
             .core
             .borrow_mut()

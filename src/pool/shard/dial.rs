@@ -106,11 +106,21 @@ impl Shard {
         match self.share.try_open(worker, false) {
             Err(Denied::Pool) if reserve => {
                 let slot = self.share.try_open(worker, true)?;
-                tracing::warn!(who = %self.key(), "taking connection from reserve_pool");
+                tracing::warn!(who = %self.oldest_waiter(), "taking connection from reserve_pool");
                 Ok(slot)
             }
             taken => taken,
         }
+    }
+
+    /// The client that has waited longest, as the log calls it; or the pool.
+    fn oldest_waiter(&self) -> String {
+        let client = {
+            let core = self.core.borrow();
+            core.waiters().next().and_then(|ticket| ticket.client())
+        };
+        let known = client.and_then(|client| (self.around.who)(client));
+        known.unwrap_or_else(|| self.key().to_string())
     }
 
     /// The reserve may be used when the oldest client has waited for `reserve_pool_timeout`.
@@ -213,9 +223,11 @@ impl Shard {
         now: Instant,
     ) {
         self.share.attempt_succeeded();
-        self.share.capture_welcome(epoch, || Welcome {
-            parameters: fresh.parameters.clone(),
-        });
+        if !fresh.site.as_ref().is_some_and(|site| site.is_gone()) {
+            self.share.capture_welcome(epoch, || Welcome {
+                parameters: fresh.parameters.clone(),
+            });
+        }
         let Some(pooled) = self.install(id, epoch, slot, target, fresh, now) else {
             self.core.borrow_mut().dial_failed();
             return self.pump(now);
@@ -248,13 +260,7 @@ impl Shard {
 
     fn server_params(&self, parameters: &[(Vec<u8>, Vec<u8>)]) -> (Rc<ParamSet>, u32) {
         let space = self.space();
-        let (mut set, mut reported) = (ParamSet::default(), 0);
-        for (name, value) in parameters {
-            if let Some(index) = space.tracked.index(name) {
-                set.set(index, Some(value));
-                reported |= 1 << index;
-            }
-        }
+        let (set, reported) = space.read(parameters);
         (space.interner.borrow_mut().intern(set), reported)
     }
 

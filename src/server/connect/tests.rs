@@ -712,7 +712,8 @@ async fn a_cancel_request_that_hangs_is_given_up() {
     let host = "127.0.0.1".to_owned();
     let limit = Duration::from_millis(50);
     let target = Target::Tcp { host, port };
-    let delivery = cancel(target, TcpOptions::default(), None, KEY, limit);
+    let addr = Some("127.0.0.1".parse().unwrap());
+    let delivery = cancel_at(target, addr, TcpOptions::default(), None, KEY, limit);
     let error = soon(delivery).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 }

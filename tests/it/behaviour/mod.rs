@@ -1,21 +1,28 @@
 //! What an operator and an application may rely on, one file per subject, each test against a pooler of its own and real PostgreSQL.
 
 mod auth;
+mod auth_query;
 mod cancel;
 mod console;
 mod dns;
 mod fairness;
 mod hba;
+mod ldap;
 mod limits;
+mod load_balance;
 mod modes;
 mod operate;
+mod pam;
 mod parameters;
 mod peers;
 mod prepared;
 mod replication;
 mod restart;
+mod rolling;
+mod settings_effect;
 mod signals;
 mod sql_prepared;
+mod statistics;
 mod timeouts;
 mod tls;
 

@@ -565,12 +565,14 @@ fn zones_are_watched_only_if_that_is_wanted_and_only_of_names_from_dns() {
     assert_eq!(world.cache.zones_due(world.now).len(), 1);
     world.cache.set_rules(Rules::default());
     assert!(world.cache.zones_due(world.now).is_empty());
-    assert!(world.cache.zone_rows().is_empty());
+    let rows = world.cache.zone_rows();
+    assert_eq!((rows.len(), rows[0].serial), (1, 0));
     world.cache.set_rules(watching);
     world.pass(secs(15));
     world.begin();
     world.found(Ok(Answer::local(ips("127.0.0.1"))));
     assert!(world.cache.zones_due(world.now).is_empty());
+    assert!(world.cache.zone_rows().is_empty());
 }
 
 #[test]

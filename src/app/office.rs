@@ -11,6 +11,7 @@ use super::{App, InForce};
 use crate::admin::error::CommandError;
 use crate::admin::operator::{DatabaseState, GlobalState, Operator, SetOutcome, ShutdownMode};
 use crate::admin::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
+use crate::client::admission::Entrance;
 use crate::config::{CONSOLE_DATABASE, Config, Database};
 use crate::error::ClientError;
 use crate::types::{ConnId, PoolKey};
@@ -52,8 +53,8 @@ impl App {
             .conffile
             .clone()
             .map_or_else(|| old.path.clone(), PathBuf::from);
-        let mut config = parts::load(&path, &self.variables).map_err(|path| {
-            tracing::error!("config file loading failed: {}", path.display());
+        let mut config = parts::load(&path, &self.variables).map_err(|_| {
+            tracing::warn!("config file loading failed");
             CommandError::ReloadFailed
         })?;
         for name in config.settings.keep_start_only(&old.settings) {
@@ -250,7 +251,10 @@ impl App {
 
     /// Begins the end of the process; [`super::start`] waits for it.
     pub(super) fn begin_shutdown(&self, mode: ShutdownMode) {
-        self.admission.set_shutting_down(true);
+        self.admission.set_entrance(match mode {
+            ShutdownMode::WaitForClients => Entrance::Arrived,
+            ShutdownMode::WaitForServers | ShutdownMode::Immediate => Entrance::Closed,
+        });
         self.order(|orders| orders.shutdown = Some(mode));
         if mode == ShutdownMode::WaitForServers {
             self.begin_pause(None);

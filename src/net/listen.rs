@@ -3,7 +3,9 @@
 //!
 //! Binding is synchronous because it happens before any runtime exists (and before the process changes its
 //! user or goes into the background). Nothing is logged here: texts come back to the caller. The
-//! files around Unix sockets are in [`super::unix`].
+//! files around Unix sockets are in [`super::unix`]; how a listener closes without losing anybody is in `leave`.
+
+mod leave;
 
 use std::fmt;
 use std::io;
@@ -107,6 +109,7 @@ pub struct BoundListener {
     socket: Socket,
     kind: Kind,
     name: String,
+    is_passed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +163,7 @@ pub fn bind_unix(
         kind: Kind::Unix,
         name: format!("unix:{path}"),
         files,
+        is_passed: false,
     })
 }
 
@@ -203,6 +207,7 @@ fn bind_one(addr: SocketAddr, options: &ListenOptions) -> Result<BoundListener, 
         socket,
         kind: Kind::Tcp,
         files: None,
+        is_passed: false,
     })
 }
 
@@ -232,6 +237,7 @@ impl BoundListener {
             kind,
             name,
             files: None,
+            is_passed: true,
         })
     }
 
@@ -266,6 +272,8 @@ impl BoundListener {
         Ok(Listener {
             socket,
             name: self.name,
+            refuses: false,
+            is_passed: self.is_passed,
             _files: self.files,
         })
     }
@@ -278,6 +286,9 @@ pub struct Listener {
     _files: Option<SocketFiles>,
     socket: Acceptor,
     name: String,
+    /// See [`Listener::refuse_new`].
+    refuses: bool,
+    is_passed: bool,
 }
 
 #[derive(Debug)]
@@ -324,6 +335,7 @@ impl Listener {
                 let (socket, addr) = listener.accept().await.map_err(AcceptError::from_accept)?;
                 options
                     .apply(SockRef::from(&socket))
+                    .and_then(|()| self.make_usable(&socket, addr))
                     .map_err(AcceptError::Connection)?;
                 Ok((Stream::from(socket), PeerAddr::Tcp(addr)))
             }
@@ -343,6 +355,12 @@ impl Listener {
     /// Is it a Unix socket?
     pub fn is_unix(&self) -> bool {
         matches!(self.socket, Acceptor::Unix(_))
+    }
+
+    /// Was it passed to us ([`BoundListener::from_fd`])? Then others have it too: what is set on it stays set, and it goes on
+    /// listening when we close it.
+    pub fn is_passed(&self) -> bool {
+        self.is_passed
     }
 
     /// The TCP address that it listens on; `None` for a Unix socket.

@@ -13,12 +13,17 @@ use tracing::dispatcher::set_default;
 use super::*;
 use crate::auth::scram::{MockSeed, ScramVerifier};
 use crate::auth::{AuthFile, ServerLogin, Step};
+use crate::client::admission::Entrance;
 use crate::config::{Config, SettingError, UserSettings};
 use crate::logs::capture;
 use crate::net::testing::{Authority, Leaf, run, soon};
 use crate::net::tls::{self, ClientTls, ServerTls, SslMode, TlsSettings};
 use crate::server::params::Tracked;
 use crate::wire::read;
+
+mod inquiry;
+
+use self::inquiry::Directory;
 
 const PASSWORD: &[u8] = b"pencil";
 /// A uid that nobody here has.
@@ -31,6 +36,7 @@ struct Setup {
     tls: Option<ClientTls>,
     console_uid: u32,
     admission: Admission,
+    directory: Directory,
 }
 
 impl Setup {
@@ -46,6 +52,7 @@ impl Setup {
             tls: None,
             console_uid: NOBODY,
             admission: Admission::new(),
+            directory: Directory::default(),
         };
         setup.set("auth_type", auth_type)
     }
@@ -126,7 +133,7 @@ impl Setup {
             is_in: Rc::clone(&is_in),
         };
         let reception = async {
-            let arrival = receive(far, &desk, &self.admission).await;
+            let arrival = receive(far, &desk, &self.admission, &self.directory).await;
             if arrival.is_some() {
                 is_in.notify_one();
             }
@@ -707,12 +714,12 @@ async fn closed_doors_are_told_after_the_proof_only() {
         Err("password authentication failed".to_owned())
     );
     setup.admission.set_disabled("app", false);
-    setup.admission.set_shutting_down(true);
+    setup.admission.set_entrance(Entrance::Closed);
     assert_eq!(
         told(PASSWORD).await,
         Err("pooler is shutting down".to_owned())
     );
-    setup.admission.set_shutting_down(false);
+    setup.admission.set_entrance(Entrance::Arrived);
     assert_eq!(told(PASSWORD).await, Ok(()));
 }
 
@@ -1325,7 +1332,7 @@ async fn console_users() {
 async fn our_own_uid_needs_no_proof_on_the_unix_socket() {
     let mut setup = Setup::new("plain").set("max_client_conn", "0");
     setup.console_uid = nix::unistd::geteuid().as_raw();
-    setup.admission.set_shutting_down(true);
+    setup.admission.set_entrance(Entrance::Closed);
     let visit = setup
         .unix(async |mut peer| peer.start("pgbouncer", "pgbouncer").await)
         .await;
@@ -1416,7 +1423,11 @@ async fn nothing_is_left_of_a_reception_that_is_dropped() {
             let mut rest = [0; 256];
             while matches!(soon(near.read_some(&mut rest)).await, Ok(1..)) {}
         });
-        is_over = steps(receive(far, &desk, &setup.admission), steps_max).await;
+        is_over = steps(
+            receive(far, &desk, &setup.admission, &setup.directory),
+            steps_max,
+        )
+        .await;
         let admission = &setup.admission;
         let counts = (
             admission.database_clients("app"),
@@ -1453,7 +1464,7 @@ fn the_future_can_be_sent() {
     run(async {
         let (near, _far) = crate::net::testing::tcp_pair().await;
         let (desk, admission) = (Setup::new("trust").desk(), Admission::new());
-        is_send(&receive(near, &desk, &admission));
+        is_send(&receive(near, &desk, &admission, &Directory::default()));
     });
 }
 

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::Guest;
 use super::desk::Desk;
+use super::inquiry::Inquirer;
 use crate::client::admission::{Admission, Guards};
 use crate::client::farewell::farewell;
 use crate::client::who::Who;
@@ -57,6 +58,8 @@ pub struct Visitor<'a> {
     pub desk: &'a Desk,
     /// Whether there is room.
     pub admission: &'a Admission,
+    /// Whom to ask about users that `auth_file` does not know.
+    pub inquirer: &'a dyn Inquirer,
     /// Its number.
     pub id: ConnId,
     /// Its address.
@@ -67,6 +70,8 @@ pub struct Visitor<'a> {
     pub connected_at: SystemTime,
     /// What it calls itself, for the log.
     pub user: Option<String>,
+    /// The database that it is about to enter, for the log; not before one that exists was asked for.
+    pub database: Option<String>,
     /// Goes with the next write.
     pub outgoing: Vec<u8>,
     /// Taken while TLS shakes hands, and by those who let the client in.
@@ -75,15 +80,22 @@ pub struct Visitor<'a> {
 
 impl<'a> Visitor<'a> {
     /// A client that has just connected; `None` if it has already gone.
-    pub fn new(stream: Stream, desk: &'a Desk, admission: &'a Admission) -> Option<Visitor<'a>> {
+    pub fn new(
+        stream: Stream,
+        desk: &'a Desk,
+        admission: &'a Admission,
+        inquirer: &'a dyn Inquirer,
+    ) -> Option<Visitor<'a>> {
         Some(Visitor {
             desk,
             admission,
+            inquirer,
             id: ConnId::next(),
             peer: stream.peer_addr().ok()?,
             connected: Instant::now(),
             connected_at: SystemTime::now(),
             user: None,
+            database: None,
             outgoing: Vec::new(),
             inbox: Some(Inbox::new(stream)),
         })
@@ -93,7 +105,7 @@ impl<'a> Visitor<'a> {
     pub fn who(&self) -> Who<'_> {
         Who {
             id: self.id,
-            database: None,
+            database: self.database.as_deref(),
             user: self.user.as_deref(),
             peer: self.peer,
             listen_port: self.desk.config.settings.listen_port,

@@ -451,7 +451,7 @@ impl Statistics {
 async fn log_stats(app: &App) {
     let pools = app.pools().await;
     let period = app.consoles.tick(Instant::now(), pools);
-    app.notifier.status(&period);
+    app.notifier.status(period);
     if app.config_now().settings.log_stats {
         tracing::info!("{period}");
     }

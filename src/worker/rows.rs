@@ -31,10 +31,13 @@ impl Worker {
     pub(super) fn client_rows(&self, now: Instant) -> Vec<SocketRow> {
         let port = self.blueprint.borrow().config.settings.listen_port;
         let roster = self.roster.borrow();
-        // Those that wait for their greeting too: they have proved who they are. Logins that ask about a user have not.
-        let shown = roster
-            .values()
-            .filter(|(card, _)| card.state.get() != ClientState::Inquiring);
+        // Of those who are logging in, the ones that wait in a queue are shown, as in PgBouncer.
+        let is_shown = |card: &ClientCard| match card.state.get() {
+            ClientState::Login => card.wait_start.get().is_some(),
+            ClientState::Inquiring => false,
+            ClientState::Idle | ClientState::Waiting | ClientState::Active => true,
+        };
+        let shown = roster.values().filter(|(card, _)| is_shown(card));
         shown
             .map(|(card, _)| client_row(card, port, &self.sessions.space, now))
             .collect()

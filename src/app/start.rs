@@ -404,7 +404,7 @@ fn obey(app: &App, signal: Signal) -> bool {
             tracing::info!("got SIGQUIT, fast exit");
             return false;
         }
-        Signal::Usr1 if state.paused => tracing::info!("got SIGUSR1, but already paused/suspended"),
+        Signal::Usr1 if state.paused => tracing::info!("got SIGUSR1, but already paused"),
         Signal::Usr1 => {
             tracing::info!("got SIGUSR1, pausing all activity");
             app.begin_pause(None);
@@ -416,7 +416,7 @@ fn obey(app: &App, signal: Signal) -> bool {
             tracing::info!("got SIGUSR2, continuing from PAUSE");
             app.end_pause(None);
         }
-        Signal::Usr2 => tracing::info!("got SIGUSR2, but not paused/suspended"),
+        Signal::Usr2 => tracing::info!("got SIGUSR2, but not paused"),
     }
     true
 }

@@ -276,7 +276,9 @@ impl Draft {
         main_section_needed: bool,
     ) -> Result<Finished, Vec<Problem>> {
         let file = path.display().to_string();
-        if main_section_needed && self.main_section.is_none() {
+        // Of a file that could not be read at all, that is all there is to say.
+        let was_read = self.problems.iter().all(|p| !p.file.is_empty());
+        if main_section_needed && self.main_section.is_none() && was_read {
             self.problem(Problem::new(
                 &Place::whole(&file),
                 "main section missing from config file",

@@ -182,6 +182,7 @@ fn a_missing_file_is_told_as_by_pgbouncer() {
         problems[0].to_string(),
         "could not load file \"/not/there.ini\": No such file or directory"
     );
+    assert_eq!(problems.len(), 1);
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub enum UserError {
 impl fmt::Display for UserError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            UserError::Unknown(name) => write!(f, "cannot switch to user '{name}': no such user"),
+            UserError::Unknown(name) => write!(f, "could not find user '{name}' to switch to"),
             UserError::Os { name, step, errno } => {
                 write!(
                     f,
@@ -129,7 +129,7 @@ mod tests {
         let error = switch_user("no such user").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "cannot switch to user 'no such user': no such user"
+            "could not find user 'no such user' to switch to"
         );
     }
 

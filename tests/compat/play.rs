@@ -408,31 +408,39 @@ impl Player {
         }
     }
 
-    /// `set NAME = VALUE`: the console's SET, and what SHOW CONFIG says of it then.
+    /// `set NAME = VALUE`: the console's SET, and what SHOW CONFIG says of it then. A RELOAD takes it back.
     async fn set(&mut self, text: &str) {
         let (name, value) = text.split_once('=').expect("set NAME = VALUE");
         let (name, value) = (name.trim(), value.trim().replace('\'', "''"));
-        let told = match self.ask(&format!("SET {name} = '{value}'")).await {
-            Ok(frames) => render::frames(&frames),
-            Err(why) => why,
-        };
+        let told = self.ask_in_a_line(&format!("SET {name} = '{value}'")).await;
         let now = self.setting(name).await;
         self.say(&format!("{told} => {now}"));
+        let _ = self.ask("RELOAD").await;
     }
 
-    /// `try NAME = VALUE`: the line in the file, RELOAD, what SHOW CONFIG says of it then, and complaints in the log.
+    /// `try NAME = VALUE`: the line in the file, RELOAD, what SHOW CONFIG says of it then, and complaints in the log. Then the file is
+    /// as it was.
     async fn try_line(&mut self, line: &str) {
         self.ensure_started().await;
+        let before = self.config.clone();
         self.config.change("ini", line);
         self.config.write(&self.instance.dir);
         let name = line.split_once('=').expect("try NAME = VALUE").0.trim();
-        let told = match self.ask("RELOAD").await {
-            Ok(frames) => render::frames(&frames),
-            Err(why) => why,
-        };
+        let told = self.ask_in_a_line("RELOAD").await;
         let now = self.setting(name).await;
         self.say(&format!("{told} => {now}"));
         self.log("ERROR WARNING FATAL");
+        self.config = before;
+        self.config.write(&self.instance.dir);
+        let _ = self.ask("RELOAD").await;
+        self.log("nothing of this");
+    }
+
+    async fn ask_in_a_line(&mut self, command: &str) -> String {
+        match self.ask(command).await {
+            Ok(frames) => render::frames(&frames),
+            Err(why) => why,
+        }
     }
 
     async fn setting(&mut self, name: &str) -> String {

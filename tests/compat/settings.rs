@@ -34,14 +34,11 @@ fn set(name: &str, own: &str) -> Vec<Scenario> {
     scenario::parse("settings/set", &text)
 }
 
-/// The same values from the file, on RELOAD, and the line taken away again.
+/// The same values from the file, on RELOAD.
 fn reload(name: &str, own: &str) -> Vec<Scenario> {
     let mut text = format!("== {name} in the file\nstart\n");
     for value in values(own) {
         text.push_str(&format!("try {name} = {value}\n"));
     }
-    text.push_str(&format!(
-        "ini - {name}\nreload\n> SHOW CONFIG | value where key={name}\n"
-    ));
     scenario::parse("settings/file", &text)
 }

@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # Where rustup puts cargo, for a shell that has not heard of it yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help build demo test drivers soak compare
+.PHONY: help build demo test drivers soak compare compat compat-record differences
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -31,3 +31,12 @@ soak: build ## 500 clients while the console reloads, reconnects and pauses, and
 compare: build ## CPU per transaction and memory per idle client, beside PgBouncer
 	@tests/needs.sh compare
 	@benches/compare.sh
+
+compat: ## the same scenarios against PgBouncer 1.26.1 (PGBOUNCER=... or in PATH; else its recorded answers) and pgweir
+	cargo test --locked --test compat -- --brief
+
+compat-record: ## PgBouncer's answers to the scenarios, written anew into tests/compat/recorded
+	cargo test --locked --test compat -- --record
+
+differences: ## docs/differences.md, from tests/compat/differences.toml
+	cargo test --locked --test compat -- --page

@@ -231,6 +231,7 @@ impl Pair {
                 params: &mut params,
                 tracked: &tracked,
                 interner: &mut Interner::default(),
+                max_packet_size: i32::MAX as u32,
             }
             .run(&mut splice);
             let (_, consumed) = splice.finish();

@@ -91,6 +91,7 @@ impl Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is its SHOW name")]
 pub enum Show {
+    ActiveSockets,
     Clients,
     Config,
     Databases,
@@ -118,7 +119,8 @@ pub enum Show {
 }
 
 /// What follows `SHOW`, in lower case.
-pub const SHOWS: [(&str, Show); 21] = [
+pub const SHOWS: [(&str, Show); 22] = [
+    ("active_sockets", Show::ActiveSockets),
     ("clients", Show::Clients),
     ("config", Show::Config),
     ("databases", Show::Databases),

@@ -42,10 +42,14 @@ pub struct Desk {
     averages: Mutex<Averages>,
     /// Consoles opened so far.
     logins: AtomicU64,
+    /// Those of them that have asked for something.
+    used: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Console {
+    /// It has asked for something.
+    used: bool,
     row: SocketRow,
     key: [u8; 8],
     signals: Arc<Signals>,
@@ -67,6 +71,7 @@ impl Desk {
             consoles: Mutex::default(),
             averages: Mutex::new(Averages::new(now)),
             logins: AtomicU64::new(0),
+            used: AtomicU64::new(0),
         }
     }
 
@@ -75,6 +80,7 @@ impl Desk {
         self.logins.fetch_add(1, Ordering::Relaxed);
         let signals = Arc::new(Signals::default());
         self.consoles.lock().push(Console {
+            used: false,
             row: user.row.clone(),
             key: user.key,
             signals: Arc::clone(&signals),
@@ -102,16 +108,17 @@ impl Desk {
         self.len() == 0
     }
 
-    /// The console's row of SHOW POOLS. As in PgBouncer each login counts as one transaction and one query.
+    /// The console's row of SHOW POOLS. As in PgBouncer each console counts as one transaction and one query, from its first one on.
     pub fn pool_row(&self) -> PoolRow {
-        let logins = self.logins.load(Ordering::Relaxed);
+        let (logins, used) = (&self.logins, &self.used);
+        let (logins, used) = (logins.load(Ordering::Relaxed), used.load(Ordering::Relaxed));
         PoolRow {
             database: CONSOLE.to_owned(),
             user: CONSOLE.to_owned(),
             cl_active: self.len() as u64,
             stats: Stats {
-                xact_count: logins,
-                query_count: logins,
+                xact_count: used,
+                query_count: used,
                 client_login_count: logins,
                 ..Stats::default()
             },
@@ -173,6 +180,9 @@ impl Seat<'_> {
             .find(|console| console.row.id == self.id)
         {
             console.row.request_time = now;
+            if !std::mem::replace(&mut console.used, true) {
+                self.desk.used.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -209,6 +219,7 @@ mod tests {
         let seats = [1, 2].map(|id| desk.enter(&user(Role::Admin, id)));
         let later = SystemTime::now();
         seats[1].touch(later);
+        seats[1].touch(later);
         let ids = |desk: &Desk| desk.rows().iter().map(|row| row.id).collect::<Vec<_>>();
         assert_eq!(
             (ids(&desk), desk.rows()[1].request_time),
@@ -216,7 +227,7 @@ mod tests {
         );
         assert_eq!(
             (desk.pool_row().cl_active, desk.pool_row().stats.xact_count),
-            (2, 2)
+            (2, 1)
         );
         let [first, _second] = seats;
         drop(first);
@@ -227,7 +238,7 @@ mod tests {
         // Logins are not forgotten.
         assert_eq!(
             (desk.pool_row().cl_active, desk.pool_row().stats.xact_count),
-            (1, 2)
+            (1, 1)
         );
     }
 
@@ -235,7 +246,8 @@ mod tests {
     fn the_consoles_own_logins_are_in_the_statistics() {
         let start = Instant::now();
         let desk = Desk::new(start);
-        let _seat = desk.enter(&user(Role::Admin, 1));
+        let seat = desk.enter(&user(Role::Admin, 1));
+        seat.touch(SystemTime::now());
         let line = desk
             .tick(start + Duration::from_secs(1), Vec::new())
             .to_string();

@@ -211,6 +211,8 @@ pub(crate) fn socket(user: &str, id: u64) -> SocketRow {
         application_name: "psql".to_owned(),
         prepared_statements: 0,
         id,
+        held: 0,
+        unsent: 0,
     }
 }
 

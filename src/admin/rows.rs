@@ -44,6 +44,8 @@ pub struct Lists {
     pub used_servers: u64,
     /// Lookups of host names under way.
     pub dns_queries: u64,
+    /// Worker threads; SHOW MEM has them.
+    pub workers: u64,
 }
 
 /// Connections to a peer, which carry only cancel requests.

@@ -5,7 +5,6 @@
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -71,22 +70,10 @@ impl App {
     }
 }
 
-/// A request that is being dealt with, counted until dropped: a graceful end waits for it.
-struct UnderWay<'a>(&'a AtomicUsize);
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 /// Deals with a cancel request, and closes the connection that brought it, without a word.
 pub async fn cancel(app: &Arc<App>, key: CancelKey, mut stream: Stream) {
-    app.cancels.fetch_add(1, Relaxed);
-    let under_way = UnderWay(&app.cancels);
     let came = Instant::now();
     let (peer_id, reason) = follow(app, key).await;
-    drop(under_way);
     log_end(app, &stream, peer_id, reason, came);
     // Over TLS the client wants to be told properly that this is the end. One that does not listen is not waited for.
     let _ = tokio::time::timeout(GOODBYE, stream.shutdown()).await;

@@ -1,23 +1,31 @@
 //! The front: connections are accepted, proved and handed to workers, on threads of their own below the workers' priority.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::cancel::{KeyGuard, cancel};
+use super::doors::Door;
 use super::{App, KeyHolder};
 use crate::client::forward::Rules;
 use crate::client::greeting::Greeting;
 use crate::client::login::{Arrival, LoggedIn, Replication, receive};
 use crate::config::{PoolMode, PoolSettings, Settings};
 use crate::net::listen::{AcceptError, Listener};
-use crate::net::stream::Stream;
+use crate::net::stream::{PeerAddr, Stream};
 use crate::types::{CancelKey, PoolKey};
 use crate::worker::mail::{Mail, Newcomer};
 
 /// How long accepting pauses when the process has no descriptor left; PgBouncer pauses as long.
 const EXHAUSTED_PAUSE: Duration = Duration::from_secs(5);
+
+/// The same pause when there is no time for that one.
+const DRAIN_PAUSE: Duration = Duration::from_millis(20);
+/// How long a listener that shares its port stays open for those who have begun to connect: longer than nearly all round trips,
+/// and much shorter than the second after which those whom it ignores meanwhile try again.
+const HANDSHAKES: Duration = Duration::from_millis(250);
 
 /// What is given back when a client has gone.
 struct Guards {
@@ -25,26 +33,77 @@ struct Guards {
     _key: KeyGuard,
 }
 
-/// Accepts connections until `closing` says that this listener is to be closed.
-pub async fn accept(app: Arc<App>, listener: Listener, mut closing: watch::Receiver<bool>) {
+/// A connection that is not yet anybody's, counted from accept on: a graceful end waits for it.
+struct Arriving(Arc<App>);
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.arriving.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Accepts connections until this listener's door closes.
+pub async fn accept(app: Arc<App>, listener: Listener, mut door: watch::Receiver<Door>) {
     loop {
         let tcp = app.in_force().blueprint.tcp.clone();
         tokio::select! {
-            () = closed(&mut closing) => return,
+            how = shut(&mut door) => match how {
+                Door::Closing => return drain(&app, listener).await,
+                _ => return,
+            },
             accepted = listener.accept(&tcp) => match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(arrive(app.clone(), stream))),
                 Err(AcceptError::Exhausted(error)) => {
                     tracing::warn!("accept() failed: {error}");
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(EXHAUSTED_PAUSE) => {}
+                        _ = shut(&mut door) => {}
+                    }
                 }
-                Err(AcceptError::Connection(_)) => {}
+                other => let_in(&app, other),
             },
         }
     }
 }
 
-async fn closed(closing: &mut watch::Receiver<bool>) {
-    let _ = closing.wait_for(|closing| *closing).await;
+/// How the door is, once it is no longer open. (Its owner outlives the runtime that this runs in.)
+async fn shut(door: &mut watch::Receiver<Door>) -> Door {
+    let changed = door.wait_for(|door| *door != Door::Open).await;
+    changed.map_or(Door::Closed, |door| *door)
+}
+
+fn let_in(app: &Arc<App>, accepted: Result<(Stream, PeerAddr), AcceptError>) {
+    if let Ok((stream, _)) = accepted {
+        app.arriving.fetch_add(1, SeqCst);
+        let arriving = Arriving(app.clone());
+        tokio::spawn(arrive(arriving, stream));
+    }
+}
+
+/// Closes a listener so that nobody is lost who has connected to it, or has begun to where others listen on the same port.
+async fn drain(app: &Arc<App>, mut listener: Listener) {
+    let in_force = app.in_force();
+    let tcp = &in_force.blueprint.tcp;
+    if in_force.blueprint.config.settings.so_reuseport {
+        if let Err(error) = listener.refuse_new() {
+            tracing::debug!("{} goes on being chosen: {error}", listener.name());
+        }
+        let half_connected = async {
+            loop {
+                let accepted = listener.accept(tcp).await;
+                if let Err(AcceptError::Exhausted(_)) = accepted {
+                    tokio::time::sleep(DRAIN_PAUSE).await;
+                }
+                let_in(app, accepted);
+            }
+        };
+        let _ = tokio::time::timeout(HANDSHAKES, half_connected).await;
+    }
+    while let Some(accepted) = listener.accept_waiting(tcp) {
+        if let Err(AcceptError::Exhausted(_)) = accepted {
+            break;
+        }
+        let_in(app, accepted);
+    }
 }
 
 fn replication_word(replication: Replication) -> &'static str {
@@ -55,12 +114,13 @@ fn replication_word(replication: Replication) -> &'static str {
     }
 }
 
-async fn arrive(app: Arc<App>, stream: Stream) {
+async fn arrive(arriving: Arriving, stream: Stream) {
+    let app = &arriving.0;
     let desk = app.in_force().desk.clone();
-    match receive(stream, &desk, &app.admission, &*app).await {
-        Some(Arrival::Client(client)) => hand_over(&app, client),
+    match receive(stream, &desk, &app.admission, &**app).await {
+        Some(Arrival::Client(client)) => hand_over(app, client),
         Some(Arrival::Console(console)) => drop(app.console_arrivals.send(Box::new(console))),
-        Some(Arrival::Cancel { key, stream }) => cancel(&app, key, stream).await,
+        Some(Arrival::Cancel { key, stream }) => cancel(app, key, stream).await,
         None => {}
     }
 }

@@ -1,12 +1,13 @@
 //! Building the parts and joining them: the one room that knows all the others.
 //!
 //! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration, `rules` reads
-//! the files about who may come from where, and [`check`] looks all of that over without starting; `front` accepts connections
-//! and hands logged-in clients to workers; `inquiry` asks a pool who a user is; `cancel` follows cancel requests, to `peers` if
-//! need be; `office` is what the operator's side works with: reload, pause,
+//! the files about who may come from where, and [`check`] looks all of that over without starting; `doors` listens, `front` accepts
+//! connections and hands logged-in clients to workers; `inquiry` asks a pool who a user is; `cancel` follows cancel requests, to
+//! `peers` if need be; `office` is what the operator's side works with: reload, pause,
 //! shutdown, and the rows of every `SHOW`.
 
 mod cancel;
+mod doors;
 mod front;
 mod inquiry;
 mod office;
@@ -79,8 +80,8 @@ pub struct App {
     admission: Arc<Admission>,
     mailboxes: Vec<Mailbox>,
     cancel_keys: CancelKeys,
-    /// Cancel requests that are being dealt with.
-    cancels: AtomicUsize,
+    /// Connections that have been accepted and are not yet anybody's: in login, or with a cancel request.
+    arriving: AtomicUsize,
     peers: peers::Peers,
     orders: Mutex<Orders>,
     /// Wakes whoever waits for a change of [`App::orders`].

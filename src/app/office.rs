@@ -11,6 +11,7 @@ use super::{App, InForce};
 use crate::admin::error::CommandError;
 use crate::admin::operator::{DatabaseState, GlobalState, Operator, SetOutcome, ShutdownMode};
 use crate::admin::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
+use crate::client::admission::Entrance;
 use crate::config::{CONSOLE_DATABASE, Config, Database};
 use crate::error::ClientError;
 use crate::types::{ConnId, PoolKey};
@@ -19,6 +20,15 @@ use crate::worker::report::{PoolRow, SocketRow};
 
 /// How often is looked whether what is waited for (no server in use, no server to be closed) has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What becomes of TLS when a configuration is put in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tls {
+    /// Its files are read again: they may be new even if their names are not.
+    Reread,
+    /// It goes on as it was.
+    Keep,
+}
 
 impl App {
     fn constants(&self) -> Constants {
@@ -43,8 +53,8 @@ impl App {
             .conffile
             .clone()
             .map_or_else(|| old.path.clone(), PathBuf::from);
-        let mut config = parts::load(&path, &self.variables).map_err(|path| {
-            tracing::error!("config file loading failed: {}", path.display());
+        let mut config = parts::load(&path, &self.variables).map_err(|_| {
+            tracing::warn!("config file loading failed");
             CommandError::ReloadFailed
         })?;
         for name in config.settings.keep_start_only(&old.settings) {
@@ -56,21 +66,22 @@ impl App {
         {
             tracing::warn!("{error}");
         }
-        self.put_in_force(config, true)
+        self.put_in_force(config, Tls::Reread)
             .map_err(|_| CommandError::ReloadFailed)
     }
 
-    /// Puts a configuration in force everywhere. `reread`: files it names are new even if their names are not.
-    fn put_in_force(&self, config: Config, reread: bool) -> Result<(), String> {
+    /// Puts a configuration in force everywhere.
+    fn put_in_force(&self, config: Config, tls: Tls) -> Result<(), String> {
         let before = self.in_force();
-        let after = parts::put_together(config, &self.constants(), Some(&before))
+        let keep_tls = tls == Tls::Keep;
+        let after = parts::put_together(config, &self.constants(), Some(&before), keep_tls)
             .inspect_err(|error| tracing::error!("{error}"))?;
         let after = Arc::new(after);
         let rules = parts::dns_rules(&after.blueprint.config.settings);
         after.blueprint.dns.set_rules(rules);
         *self.in_force.write() = after.clone();
         self.peers.renew(&after.blueprint.config);
-        self.renew_pools(&before, &after, reread);
+        self.renew_pools(&before, &after, tls);
         self.forget_autodbs(&after.blueprint.config);
         self.tell_workers(|| Control::Apply(after.blueprint.clone()));
         self.ensure_pools();
@@ -78,9 +89,9 @@ impl App {
     }
 
     /// New limits for every pool, and a new generation of servers where they would be connected differently.
-    fn renew_pools(&self, before: &InForce, after: &InForce, reread: bool) {
+    fn renew_pools(&self, before: &InForce, after: &InForce, tls: Tls) {
         let (old, new) = (&before.blueprint.config, &after.blueprint.config);
-        let tls = reread && parts::server_tls_differs(&old.settings, &new.settings);
+        let tls = tls == Tls::Reread && parts::server_tls_differs(&old.settings, &new.settings);
         for share in self.budget.pools() {
             let Some(database) = new.database(&share.key.database) else {
                 tracing::warn!(
@@ -240,7 +251,10 @@ impl App {
 
     /// Begins the end of the process; [`super::start`] waits for it.
     pub(super) fn begin_shutdown(&self, mode: ShutdownMode) {
-        self.admission.set_shutting_down(true);
+        self.admission.set_entrance(match mode {
+            ShutdownMode::WaitForClients => Entrance::Arrived,
+            ShutdownMode::WaitForServers | ShutdownMode::Immediate => Entrance::Closed,
+        });
         self.order(|orders| orders.shutdown = Some(mode));
         if mode == ShutdownMode::WaitForServers {
             self.begin_pause(None);
@@ -335,10 +349,12 @@ impl Operator for App {
             .pools()
             .into_iter()
             .map(|share| share.key.user.clone());
+        let found: Vec<String> = self.acquaintances.lock().names().collect();
         let mut names: Vec<String> = listed
             .chain(forced)
             .chain(config.users.keys().cloned())
             .chain(pooled)
+            .chain(found)
             .collect();
         names.sort();
         names.dedup();
@@ -372,6 +388,7 @@ impl Operator for App {
             login_clients: (self.admission.sockets() as u64).saturating_sub(known),
             used_servers: servers as u64,
             dns_queries: self.in_force().blueprint.dns.queries() as u64,
+            workers: self.mailboxes.len() as u64,
         }
     }
 
@@ -404,26 +421,32 @@ impl Operator for App {
     }
 
     async fn set(&self, key: &str, value: &str) -> Result<SetOutcome, CommandError> {
-        let mut config = Config::clone(&self.config_now());
+        let old = self.config_now();
+        let mut config = Config::clone(&old);
         config.settings.set_text(key, value).map_err(|error| {
             tracing::error!("{error}");
             CommandError::SetFailed
         })?;
-        if let Some(contradiction) = config.settings.contradictions().first() {
-            tracing::error!("{}", contradiction.text);
-            return Err(CommandError::SetFailed);
-        }
         let logs = parts::log_options(&config.settings, &self.run);
-        if let Err(error) = self.logs.reconfigure(logs) {
+        if logs != parts::log_options(&old.settings, &self.run)
+            && let Err(error) = self.logs.reconfigure(logs)
+        {
             tracing::error!("{error}");
             return Err(CommandError::SetFailed);
         }
-        let tls = key.contains("_tls_") || key.contains("_tls13_");
-        match self.put_in_force(config, tls) {
-            Ok(()) => Ok(SetOutcome::Applied),
-            Err(_) if tls => Ok(SetOutcome::OldTlsKept),
-            Err(_) => Err(CommandError::SetFailed),
+        if !(key.contains("_tls_") || key.contains("_tls13_")) {
+            return self.put_in_force(config, Tls::Keep).map_or_else(
+                |_| Err(CommandError::SetFailed),
+                |()| Ok(SetOutcome::Applied),
+            );
         }
+        // Several settings may have to change before they fit together: each is set, and TLS goes on as it was until they do.
+        if self.put_in_force(config.clone(), Tls::Reread).is_ok() {
+            return Ok(SetOutcome::Applied);
+        }
+        self.put_in_force(config, Tls::Keep)
+            .map(|()| SetOutcome::OldTlsKept)
+            .map_err(|_| CommandError::SetFailed)
     }
 
     async fn pause(&self, database: Option<&str>) -> Result<(), CommandError> {

@@ -114,6 +114,17 @@ pub fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, String> {
     Ok(tls)
 }
 
+/// What of the TLS settings can't be followed here, with the setting of each side to which it belongs.
+pub fn tls_remarks(settings: &Settings) -> Vec<(&'static str, String)> {
+    let of = |side, place| {
+        let remarks = crate::net::tls::remarks(&tls_settings(settings, side));
+        remarks.into_iter().map(move |remark| (place, remark))
+    };
+    of("client", "client_tls_sslmode")
+        .chain(of("server", "server_tls_sslmode"))
+        .collect()
+}
+
 fn warn_of(remarks: Option<&[impl Display]>) {
     for remark in remarks.unwrap_or_default() {
         tracing::warn!("{remark}");
@@ -147,12 +158,13 @@ pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile,
 fn referees(
     settings: &Settings,
     rules: &Hba,
+    dns: &Resolver,
     before: Option<&Referees>,
 ) -> Result<Referees, String> {
     match settings.auth_type {
         AuthType::Ldap => {
             let options = ldap_options(settings)?;
-            let directory = directory(options.wants_tls(), before)?;
+            let directory = directory(options.wants_tls(), dns, before)?;
             Ok(Referees {
                 ldap: Some(Arc::new(options)),
                 directory: Some(Arc::new(directory)),
@@ -166,7 +178,7 @@ fn referees(
             }
             let wants_tls = options().any(LdapOptions::wants_tls);
             Ok(Referees {
-                directory: Some(Arc::new(directory(wants_tls, before)?)),
+                directory: Some(Arc::new(directory(wants_tls, dns, before)?)),
                 ..Referees::default()
             })
         }
@@ -194,7 +206,7 @@ pub(super) fn ldap_options(settings: &Settings) -> Result<LdapOptions, String> {
 
 /// The way to LDAP servers. Their certificates are always checked, with their names, against the authorities that OpenLDAP's
 /// configuration names, else those of the system.
-fn directory(tls: bool, before: Option<&Referees>) -> Result<Directory, String> {
+fn directory(tls: bool, dns: &Resolver, before: Option<&Referees>) -> Result<Directory, String> {
     let ca_file = ldap_ca_file(std::env::var_os(LDAP_CA_VARIABLE), &LDAP_CONF_FILES);
     let tls = TlsSettings {
         mode: if tls {
@@ -207,7 +219,7 @@ fn directory(tls: bool, before: Option<&Referees>) -> Result<Directory, String> 
     };
     let tls = ServerTls::load(&tls).map_err(|error| format!("TLS for LDAP: {error}"))?;
     let before = before.and_then(|before| before.directory.as_deref());
-    Ok(Directory::new(tls, before))
+    Ok(Directory::new(tls, dns.clone(), before))
 }
 
 /// Where OpenLDAP's library, and so PgBouncer, looks for authorities: first in this variable, then in the system's `ldap.conf`.
@@ -230,21 +242,29 @@ fn ldap_ca_file(variable: Option<OsString>, files: &[&str]) -> Option<PathBuf> {
     named.filter(|path| path.is_file())
 }
 
-/// Everything that follows from a configuration, or the first reason why it can't be put in force.
+/// Everything that follows from a configuration, or the first reason why it can't be put in force. `keep_tls`: what was loaded for
+/// TLS before goes on, whatever the settings say of it now.
 pub fn put_together(
     config: Config,
     constants: &Constants,
     before: Option<&InForce>,
+    keep_tls: bool,
 ) -> Result<InForce, String> {
     let settings = &config.settings;
-    let client_tls = client_tls(settings)?.map(Arc::new);
-    let server_tls = server_tls(settings)?.map(Arc::new);
+    let (client_tls, server_tls) = match before.filter(|_| keep_tls) {
+        Some(before) => (before.desk.tls.clone(), before.blueprint.tls.clone()),
+        None => (
+            client_tls(settings)?.map(Arc::new),
+            server_tls(settings)?.map(Arc::new),
+        ),
+    };
     let users = Arc::new(users(
         settings,
         before.map(|before| &*before.blueprint.users),
     )?);
     let rules = super::rules::load_or_log(settings)?;
-    let referees = referees(settings, &rules, before.map(|before| &before.desk.referees))?;
+    let referees_before = before.map(|before| &before.desk.referees);
+    let referees = referees(settings, &rules, &constants.dns, referees_before)?;
     let tcp = tcp_options(settings);
     let config = Arc::new(config);
     let uid = nix::unistd::geteuid().as_raw();

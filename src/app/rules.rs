@@ -78,8 +78,15 @@ pub fn check(path: &Path, variables: impl IntoIterator<Item = (String, String)>)
     crate::config::check(path, variables, judge)
 }
 
-/// What there is to say about the rules, and about whom they or `auth_type` ask.
+/// What there is to say about TLS, about the rules, and about whom they or `auth_type` ask.
 fn judge(config: &Config, places: &Places) -> Vec<Note> {
+    let tls = parts::tls_remarks(&config.settings).into_iter();
+    tls.map(|(setting, text)| Note::warning(&places.setting(setting), text))
+        .chain(judge_rules(config, places))
+        .collect()
+}
+
+fn judge_rules(config: &Config, places: &Places) -> Vec<Note> {
     let settings = &config.settings;
     if let (AuthType::Ldap, Err(text)) = (settings.auth_type, parts::ldap_options(settings)) {
         return vec![Note {

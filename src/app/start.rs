@@ -2,15 +2,18 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
+use super::doors::{self, Door, Doors};
 use super::parts::{self, Constants};
-use super::{App, Orders, front};
+use super::peers::Peers;
+use super::{App, Orders};
 use crate::admin::console;
 use crate::admin::desk::ConsoleUser;
 use crate::admin::operator::{Operator, ShutdownMode};
@@ -23,17 +26,16 @@ use crate::client::who::Who;
 use crate::config::{CONSOLE_DATABASE, Config};
 use crate::logs::{self, LogHandle};
 use crate::net::dns::Resolver;
-use crate::net::listen::{BoundListener, bind_tcp, bind_unix};
+use crate::net::listen::BoundListener;
 use crate::net::prefixed::Prefixed;
 use crate::net::stream::PeerAddr;
-use crate::net::unix::UnixOptions;
 use crate::pool::budget::Budget;
 use crate::pool::shard::{PoolMail, Post};
 use crate::process::{self, Pidfile, Readiness, Signal, Signals};
 use crate::server::params::{ParamSet, Tracked};
 use crate::server::prepared::StatementCache;
 use crate::types::WORKERS_MAX;
-use crate::worker::mail::{Control, Mail};
+use crate::worker::mail::{Control, Mail, Mailbox};
 use crate::worker::report::SocketRow;
 use crate::worker::{self, Outfit};
 
@@ -43,6 +45,8 @@ const LOGIN_NICENESS: i32 = 5;
 const LAST_MOMENTS: std::time::Duration = std::time::Duration::from_millis(500);
 /// How often pools that nobody uses any more are looked for.
 const SWEEP: std::time::Duration = std::time::Duration::from_secs(1);
+/// How often is looked whether those who are waited for have gone.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(20);
 /// Descriptors that the process needs besides those of clients and servers.
 const SPARE_DESCRIPTORS: u64 = 64;
 
@@ -65,6 +69,7 @@ fn try_run(run: Run) -> Result<(), Failure> {
         verbose: run.verbose,
         ..logs::LogOptions::default()
     })?;
+    logs::hook_panics();
     let variables = crate::config::variables().into_iter().collect::<Vec<_>>();
     let config = parts::load(&run.file, &variables).map_err(|_| "cannot load config file")?;
     let settings = &config.settings;
@@ -90,7 +95,7 @@ fn try_run(run: Run) -> Result<(), Failure> {
             ..run.clone()
         },
     ))?;
-    let in_force = parts::put_together(config, &constants, None)?;
+    let in_force = parts::put_together(config, &constants, None, false)?;
     let readiness = if run.daemon {
         process::daemonise(pidfile.as_deref())?
     } else {
@@ -101,56 +106,23 @@ fn try_run(run: Run) -> Result<(), Failure> {
         &run,
     ))?;
     let pidfile = pidfile.map(|path| Pidfile::create(&path)).transpose()?;
-    let process = Process {
+    let prepared = Prepared {
         run,
         logs,
         variables,
         in_force,
-        constants,
-        pidfile,
-        readiness,
     };
-    process.serve()
+    let served = serve(prepared, readiness);
+    drop(pidfile);
+    served
 }
 
-/// Everything that has been prepared while the process still had one thread.
-struct Process {
+/// What has been made while the process still had one thread.
+struct Prepared {
     run: Run,
     logs: LogHandle,
     variables: Vec<(String, String)>,
     in_force: super::InForce,
-    constants: Constants,
-    pidfile: Option<Pidfile>,
-    readiness: Readiness,
-}
-
-/// Unix first: whoever gets in by TCP finds everything in place.
-fn listen(config: &Config) -> Result<Vec<BoundListener>, Failure> {
-    let settings = &config.settings;
-    let mut listeners = Vec::new();
-    if let Some(dir) = &settings.unix_socket_dir {
-        let options = UnixOptions {
-            mode: settings.unix_socket_mode,
-            group: settings.unix_socket_group.clone().unwrap_or_default(),
-            backlog: settings.listen_backlog,
-        };
-        let dir = dir.display().to_string();
-        listeners.push(bind_unix(&dir, settings.listen_port, &options)?);
-    }
-    let addresses = settings.listen_addr.join(",");
-    let bound = bind_tcp(
-        &addresses,
-        settings.listen_port,
-        &parts::listen_options(settings),
-    );
-    for warning in &bound.warnings {
-        tracing::warn!("{warning}");
-    }
-    listeners.splice(0..0, bound.listeners);
-    if listeners.is_empty() {
-        return Err("nowhere to listen on".into());
-    }
-    Ok(listeners)
 }
 
 fn log_start(config: &Config, listeners: &[BoundListener]) {
@@ -166,54 +138,100 @@ fn log_start(config: &Config, listeners: &[BoundListener]) {
     }
 }
 
-impl Process {
-    fn serve(self) -> Result<(), Failure> {
-        let config = self.in_force.blueprint.config.clone();
-        let control = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        // Whoever can connect may also send a signal: it must be understood by then.
-        let signals = {
-            let _inside = control.enter();
-            Signals::install()?
-        };
-        let listeners = listen(&config)?;
-        log_start(&config, &listeners);
-        let workers = match config.settings.workers as usize {
-            0 => process::usable_cores(),
-            workers => workers,
-        };
-        let workers = workers.clamp(1, WORKERS_MAX);
-        let (mailboxes, mails): (Vec<_>, Vec<_>) =
+/// Starts all threads, and returns when the end has come.
+fn serve(prepared: Prepared, readiness: Readiness) -> Result<(), Failure> {
+    let config = prepared.in_force.blueprint.config.clone();
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // Whoever can connect may also send a signal: it must be understood by then.
+    let signals = {
+        let _inside = control.enter();
+        Signals::install()?
+    };
+    let listeners = doors::listen(&config)?;
+    log_start(&config, &listeners);
+    let workers = workers(&config);
+    let logins = login_threads(workers)?;
+    let (lines, mails) = Lines::new(workers);
+    let (console_arrivals, arrivals) = mpsc::unbounded_channel();
+    let app = Arc::new(prepared.into_app(&lines, console_arrivals));
+    app.peers.renew(&config);
+    start_workers(&app, &lines, mails, &logins)?;
+    let doors = Doors::open(&app, &logins, listeners)?;
+    logins.spawn(watch_names(app.clone()));
+    app.ensure_pools();
+    let ended = LocalSet::new().block_on(
+        &control,
+        control_loop(app.clone(), signals, arrivals, doors, readiness),
+    );
+    app.tell_workers(|| Control::Stop);
+    // The listeners go with their tasks, and the Unix socket with its listener.
+    logins.shutdown_timeout(LAST_MOMENTS);
+    ended
+}
+
+fn workers(config: &Config) -> usize {
+    let workers = match config.settings.workers as usize {
+        0 => process::usable_cores(),
+        workers => workers,
+    };
+    workers.clamp(1, WORKERS_MAX)
+}
+
+fn login_threads(number: usize) -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(number)
+        .thread_name("login")
+        .on_thread_start(|| {
+            // Not being nicer is no reason not to start.
+            let _ = process::lower_priority(LOGIN_NICENESS);
+        })
+        .enable_all()
+        .build()
+}
+
+/// The ways to the workers.
+struct Lines {
+    mailboxes: Vec<Mailbox>,
+    post: Post,
+}
+
+/// What a worker reads.
+type Mails = mpsc::UnboundedReceiver<Mail>;
+
+impl Lines {
+    /// To so many workers, and the other ends.
+    fn new(workers: usize) -> (Lines, Vec<Mails>) {
+        let (mailboxes, mails): (Vec<Mailbox>, _) =
             (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let sendable = mailboxes.clone();
         let post: Post =
             Arc::new(move |worker, mail| drop(sendable[worker].send(Mail::Pool(mail))));
-        let poke = post.clone();
-        let logins = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(workers)
-            .thread_name("login")
-            .on_thread_start(|| {
-                // Not being nicer is no reason not to start.
-                let _ = process::lower_priority(LOGIN_NICENESS);
-            })
-            .enable_all()
-            .build()?;
-        let (console_arrivals, arrivals) = mpsc::unbounded_channel();
-        let blueprint = self.in_force.blueprint.clone();
-        let app = Arc::new(App {
+        (Lines { mailboxes, post }, mails)
+    }
+}
+
+impl Prepared {
+    fn into_app(
+        self,
+        lines: &Lines,
+        console_arrivals: mpsc::UnboundedSender<Box<ConsoleLogin>>,
+    ) -> App {
+        let poke = lines.post.clone();
+        App {
             in_force: RwLock::new(Arc::new(self.in_force)),
             variables: self.variables,
             run: self.run,
             budget: Budget::new(
-                workers,
+                lines.mailboxes.len(),
                 Arc::new(move |worker| poke(worker, PoolMail::Retry)),
             ),
             admission: Arc::new(Admission::new()),
-            mailboxes,
+            mailboxes: lines.mailboxes.clone(),
             cancel_keys: Arc::default(),
-            cancels: Default::default(),
-            peers: Default::default(),
+            arriving: AtomicUsize::new(0),
+            peers: Peers::default(),
             orders: Mutex::new(Orders::default()),
             orders_changed: watch::Sender::new(0),
             autodbs: Mutex::default(),
@@ -221,36 +239,33 @@ impl Process {
             consoles: crate::admin::desk::Desk::new(Instant::now()),
             console_arrivals,
             logs: self.logs,
-        });
-        let cache = Arc::new(StatementCache::default());
-        for (id, mail) in mails.into_iter().enumerate() {
-            let outfit = Outfit {
-                id,
-                workers,
-                post: post.clone(),
-                logins: logins.handle().clone(),
-                tracked: self.constants.tracked.clone(),
-                cache: cache.clone(),
-                blueprint: blueprint.clone(),
-            };
-            std::thread::Builder::new()
-                .name(format!("worker-{id}"))
-                .spawn(move || run_worker(outfit, mail))?;
         }
-        app.peers.renew(&config);
-        let closing = open_doors(&app, &logins, listeners)?;
-        logins.spawn(watch_names(app.clone()));
-        app.ensure_pools();
-        let ended = LocalSet::new().block_on(
-            &control,
-            control_loop(app.clone(), signals, arrivals, closing, self.readiness),
-        );
-        app.tell_workers(|| Control::Stop);
-        // The listeners go with their tasks, and the Unix socket with its listener.
-        logins.shutdown_timeout(LAST_MOMENTS);
-        drop(self.pidfile);
-        ended
     }
+}
+
+fn start_workers(
+    app: &App,
+    lines: &Lines,
+    mails: Vec<Mails>,
+    logins: &Runtime,
+) -> std::io::Result<()> {
+    let in_force = app.in_force();
+    let cache = Arc::new(StatementCache::default());
+    for (id, mail) in mails.into_iter().enumerate() {
+        let outfit = Outfit {
+            id,
+            workers: lines.mailboxes.len(),
+            post: lines.post.clone(),
+            logins: logins.handle().clone(),
+            tracked: in_force.desk.tracked.clone(),
+            cache: cache.clone(),
+            blueprint: in_force.blueprint.clone(),
+        };
+        std::thread::Builder::new()
+            .name(format!("worker-{id}"))
+            .spawn(move || run_worker(outfit, mail))?;
+    }
+    Ok(())
 }
 
 /// A worker that can't go on takes the process with it: half a pooler would hang its clients.
@@ -268,33 +283,6 @@ fn run_worker(outfit: Outfit, mail: mpsc::UnboundedReceiver<Mail>) {
             std::process::exit(1);
         }
     }
-}
-
-/// The listeners that can be told to close: TCP and Unix apart, since the Unix socket stays for the console.
-struct Doors {
-    tcp: watch::Sender<bool>,
-    unix: watch::Sender<bool>,
-}
-
-fn open_doors(
-    app: &Arc<App>,
-    logins: &tokio::runtime::Runtime,
-    listeners: Vec<BoundListener>,
-) -> Result<Doors, Failure> {
-    let doors = Doors {
-        tcp: watch::Sender::new(false),
-        unix: watch::Sender::new(false),
-    };
-    let _inside = logins.enter();
-    for listener in listeners {
-        let closing = if listener.is_unix() {
-            doors.unix.subscribe()
-        } else {
-            doors.tcp.subscribe()
-        };
-        logins.spawn(front::accept(app.clone(), listener.attach()?, closing));
-    }
-    Ok(doors)
 }
 
 /// Has names that are in use looked up again in time, and tells the workers when servers are not where they should be.
@@ -323,29 +311,30 @@ async fn control_loop(
     );
     readiness.ready();
     let mut changes = app.orders_changed.subscribe();
-    let period = app.config_now().settings.stats_period;
-    let mut stats = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    let mut stats = Statistics::begin(&app);
     let mut sweeper = tokio::time::interval(SWEEP);
     let mut ending = None;
     loop {
         tokio::select! {
             Some(console) = arrivals.recv() => drop(tokio::task::spawn_local(serve_console(app.clone(), console))),
             signal = signals.next() => if !obey(&app, signal) { return Ok(()) },
-            _ = sweeper.tick() => app.sweep(),
-            _ = stats.tick() => log_stats(&app).await,
+            _ = sweeper.tick() => {
+                app.sweep();
+                stats.follow(&app);
+            }
+            () = stats.due() => log_stats(&app).await,
             _ = changes.changed() => {
                 let mode = app.orders.lock().shutdown;
                 match mode {
                     Some(ShutdownMode::Immediate) => return Ok(()),
                     Some(mode) if ending.is_none() => {
-                        doors.tcp.send_replace(true);
-                        ending = Some(Box::pin(wait_for_end(app.clone(), mode)));
+                        ending = Some(Box::pin(wait_for_end(&app, &doors, mode)));
                     }
                     _ => {}
                 }
             }
             () = async { match &mut ending { Some(ending) => ending.await, None => std::future::pending().await } } => {
-                doors.unix.send_replace(true);
+                doors.close_unix();
                 return Ok(());
             }
         }
@@ -353,19 +342,22 @@ async fn control_loop(
 }
 
 /// Waits until a graceful end is complete.
-async fn wait_for_end(app: Arc<App>, mode: ShutdownMode) {
+async fn wait_for_end(app: &App, doors: &Doors, mode: ShutdownMode) {
     match mode {
         ShutdownMode::Immediate => {}
         ShutdownMode::WaitForServers => {
+            doors.close_tcp(Door::Closed).await;
             app.quiet(&None).await;
             while app.budget.pools().iter().any(|share| share.servers() > 0) {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
             tracing::info!("server connections dropped, exiting");
         }
         ShutdownMode::WaitForClients => {
-            while app.admission.sockets() > 0 || app.cancels.load(Relaxed) > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            doors.close_tcp(Door::Closing).await;
+            // In this order: whoever has arrived is counted among the sockets before it ceases to arrive.
+            while app.arriving.load(SeqCst) > 0 || app.admission.sockets() > 0 {
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
             tracing::info!("client connections dropped, exiting");
         }
@@ -415,6 +407,33 @@ fn obey(app: &App, signal: Signal) -> bool {
         Signal::Usr2 => tracing::info!("got SIGUSR2, but not paused/suspended"),
     }
     true
+}
+
+/// When the next line of statistics is due. A new `stats_period` holds from the last line on.
+struct Statistics {
+    last: tokio::time::Instant,
+    period: std::time::Duration,
+}
+
+impl Statistics {
+    fn begin(app: &App) -> Statistics {
+        Statistics {
+            last: tokio::time::Instant::now(),
+            period: app.config_now().settings.stats_period,
+        }
+    }
+
+    fn follow(&mut self, app: &App) {
+        self.period = app.config_now().settings.stats_period;
+    }
+
+    async fn due(&mut self) {
+        let next = self.last + self.period;
+        tokio::time::sleep_until(next).await;
+        let now = tokio::time::Instant::now();
+        // From line to line, unless the period has just become so much shorter that this one is late.
+        self.last = if now > next + self.period { now } else { next };
+    }
 }
 
 async fn log_stats(app: &App) {
@@ -475,6 +494,8 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
             application_name: app.application_name(&guest.params),
             prepared_statements: 0,
             id: guest.id.0,
+            held: 0,
+            unsent: 0,
         },
     };
     if stream.write_all(&guest.greeting).await.is_err() {

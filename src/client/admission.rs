@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -22,9 +22,24 @@ struct Shared {
     sockets: AtomicUsize,
     databases: Counts,
     users: Counts,
-    shutting_down: AtomicBool,
+    /// Who may still come in, an [`Entrance`].
+    entrance: AtomicU8,
     /// Names of the databases that DISABLE has closed. Never held across an `await`.
     disabled: RwLock<HashSet<String>>,
+}
+
+/// Who is let in. The console is always open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Entrance {
+    /// Everybody.
+    #[default]
+    Open,
+    /// The end has begun, but clients are waited for: those who came by TCP, since they were there before the listener closed. The
+    /// Unix socket stays open to the end, for the console only.
+    Arrived,
+    /// Nobody.
+    Closed,
 }
 
 /// How many are in, by name. Names nobody is in are not kept, so made-up ones do not pile up. The lock is never held across an
@@ -106,14 +121,17 @@ impl Admission {
         self.shared.users.get(name)
     }
 
-    /// Closes the pooler to new clients, or opens it again. The console stays open.
-    pub fn set_shutting_down(&self, on: bool) {
-        self.shared.shutting_down.store(on, Ordering::Release);
+    /// Closes the pooler to new clients, more or less.
+    pub fn set_entrance(&self, entrance: Entrance) {
+        self.shared
+            .entrance
+            .store(entrance as u8, Ordering::Release);
     }
 
-    /// Whether the pooler is closed to new clients.
-    pub fn is_shutting_down(&self) -> bool {
-        self.shared.shutting_down.load(Ordering::Acquire)
+    /// Whether a new client is let in that came over the Unix socket, or by TCP.
+    pub fn lets_in(&self, is_unix: bool) -> bool {
+        let entrance = self.shared.entrance.load(Ordering::Acquire);
+        entrance == Entrance::Open as u8 || (entrance == Entrance::Arrived as u8 && !is_unix)
     }
 
     /// Closes a database to new clients (DISABLE), or opens it again (ENABLE). Returns what it was before.
@@ -257,8 +275,12 @@ mod tests {
         assert!(admission.clone().is_disabled("a") && !admission.is_disabled("b"));
         assert!(admission.set_disabled("a", false));
         assert!(!admission.is_disabled("a"));
-        admission.set_shutting_down(true);
-        assert!(admission.clone().is_shutting_down());
+        let (tcp, unix) = (false, true);
+        assert!(admission.lets_in(tcp) && admission.lets_in(unix));
+        admission.set_entrance(Entrance::Arrived);
+        assert!(admission.lets_in(tcp) && !admission.clone().lets_in(unix));
+        admission.set_entrance(Entrance::Closed);
+        assert!(!admission.lets_in(tcp) && !admission.lets_in(unix));
     }
 
     proptest! {

@@ -79,6 +79,10 @@ pub struct ClientCard {
     pub params: RefCell<Rc<ParamSet>>,
     /// Statements that it has prepared.
     pub prepared: Cell<usize>,
+    /// Bytes that it has said and that nobody could act upon, while it waits.
+    pub held: Cell<usize>,
+    /// Bytes for it that its socket would not take. Kept up to date off the fast path, where there are none.
+    pub unsent: Cell<usize>,
     /// Timeouts of its own.
     pub limits: Cell<ClientLimits>,
     notified: Cell<bool>,
@@ -133,6 +137,8 @@ impl ClientCard {
             linked: RefCell::new(None),
             params: RefCell::new(params),
             prepared: Cell::new(0),
+            held: Cell::new(0),
+            unsent: Cell::new(0),
             limits: Cell::new(limits),
             notified: Cell::new(false),
             order: RefCell::new(None),

@@ -317,6 +317,7 @@ impl Pooler {
             params: &mut client.params,
             tracked: &self.tracked,
             interner: &mut self.interner,
+            max_packet_size: i32::MAX as u32,
         }
         .run(&mut splice)
         .expect("no nonsense");

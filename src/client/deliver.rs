@@ -61,6 +61,8 @@ pub struct Deliver<'a> {
     pub tracked: &'a Tracked,
     /// The sets in use on this worker.
     pub interner: &'a mut Interner,
+    /// `max_packet_size`: a longer message ends the connection.
+    pub max_packet_size: u32,
 }
 
 impl Deliver<'_> {
@@ -77,7 +79,7 @@ impl Deliver<'_> {
             }
             let rest = splice.rest();
             let Some(header) =
-                frame::header(rest, i32::MAX as u32).map_err(|_| ServerFault::BadHeader)?
+                frame::header(rest, self.max_packet_size).map_err(|_| ServerFault::BadHeader)?
             else {
                 return Ok(findings);
             };

@@ -44,7 +44,6 @@ use self::request::{Request, Rules};
 use self::visitor::{Ending, Visitor};
 pub use super::admission::{Admission, Guards};
 use super::admission::{DatabaseGuard, SocketGuard, UserGuard};
-use super::who::Who;
 use crate::auth::user::USER_BYTES_MAX;
 use crate::auth::{User, text};
 use crate::config::{AuthType, CONSOLE_DATABASE, Database};
@@ -196,7 +195,8 @@ async fn log_in(visitor: &mut Visitor<'_>, socket: SocketGuard) -> Result<Arriva
 // Reading the request.
 
 fn read_request(visitor: &mut Visitor<'_>, startup: &Startup) -> Result<Request, Ending> {
-    visitor.user = startup.get(b"user").map(lossy);
+    let user = startup.get(b"user").filter(|name| !name.is_empty());
+    visitor.user = user.map(lossy);
     let settings = &visitor.desk.config.settings;
     let address = settings
         .application_name_add_host
@@ -244,18 +244,16 @@ fn check_user_name(visitor: &Visitor<'_>, request: &Request) -> Result<(), Endin
     Ok(())
 }
 
+/// From here on the log's lines about this client name its database.
 fn log_attempt(visitor: &mut Visitor<'_>, request: &Request) -> Result<(), Ending> {
+    let database = std::str::from_utf8(&request.database).ok();
+    let exists =
+        |name: &&str| *name == CONSOLE_DATABASE || visitor.desk.config.database(name).is_some();
+    visitor.database = database.filter(exists).map(str::to_owned);
     if visitor.desk.config.settings.log_connections {
         let tls = visitor.inbox()?.stream().tls_version_text();
-        // The one line before the welcome that names the database, as in PgBouncer.
-        let database = std::str::from_utf8(&request.database).ok();
-        let database = database.filter(|name| visitor.desk.config.database(name).is_some());
-        let who = Who {
-            database,
-            ..visitor.who()
-        };
         info!(
-            %who,
+            who = %visitor.who(),
             "login attempt: db={} user={} tls={} replication={}",
             lossy(&request.database),
             visitor.user.as_deref().unwrap_or_default(),
@@ -423,7 +421,7 @@ fn check_open(visitor: &Visitor<'_>, database: &Database) -> Result<(), Ending> 
             "database \"{name}\" is disabled"
         )));
     }
-    if visitor.admission.is_shutting_down() {
+    if !visitor.admission.lets_in(visitor.peer.is_unix()) {
         return Err(Ending::fatal("pooler is shutting down"));
     }
     Ok(())

@@ -159,9 +159,9 @@ impl Session {
     pub fn new(parts: Parts) -> Session {
         Session {
             stream: Some(parts.stream),
+            ticket: Rc::new(Ticket::of(parts.card.id)),
             card: parts.card,
             shard: parts.shard,
-            ticket: Rc::default(),
             around: parts.around,
             state: State::Greeting {
                 greeting: Box::new(parts.greeting),
@@ -260,7 +260,9 @@ impl Session {
         if self.backlog.is_empty() && !stream.wants_flush() {
             return Ok(true);
         }
-        match self.backlog.poll_flush(stream, cx) {
+        let flushed = self.backlog.poll_flush(stream, cx);
+        self.card.unsent.set(self.backlog.as_slice().len());
+        match flushed {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(())) => Ok(true),
             Poll::Ready(Err(_)) => Err(End::Gone),
@@ -286,6 +288,7 @@ impl Session {
             };
             self.card.last_input.set(now);
             self.held.extend_from_slice(&scratch.read[..n]);
+            self.card.held.set(self.held.len());
         }
         Ok(Flow::Wait)
     }
@@ -458,6 +461,7 @@ impl Session {
 
     fn keep(&mut self, input: &[u8], need: usize) {
         self.held.extend_from_slice(input);
+        self.card.held.set(self.held.len());
         self.need = need;
     }
 
@@ -697,6 +701,7 @@ impl Session {
             params: &mut self.params,
             tracked: &space.tracked,
             interner: &mut space.interner.borrow_mut(),
+            max_packet_size: self.rules.max_packet_size,
         };
         let findings = walk.run(&mut splice);
         let (bytes, consumed) = splice.finish();

@@ -92,20 +92,20 @@ settings! {
     client_login_timeout: Duration, Kind::Time, "60", live;
     /// TLS 1.3 cipher suites for clients.
     client_tls13_ciphers: Option<String>, Kind::Text, unset, live,
-        remark Ignored("the strong suites of TLS 1.2 and 1.3 are always offered, and no others");
+        remark Differs("suites that are not strong do not exist here: they are left out, and named in the log and by check");
     /// Authorities that client certificates are checked against.
     client_tls_ca_file: Option<PathBuf>, Kind::Path, "", live;
     /// Certificate shown to clients.
     client_tls_cert_file: Option<PathBuf>, Kind::Path, "", live;
     /// TLS 1.2 ciphers for clients, in OpenSSL's words.
     client_tls_ciphers: String, Kind::Text, "default", live,
-        remark Ignored("the strong suites of TLS 1.2 and 1.3 are always offered, and no others");
+        remark Differs("suites that are not strong do not exist here: they are left out, and named in the log and by check");
     /// DHE parameters: none or auto.
     client_tls_dheparams: String, Kind::Word(&["none", "auto"]), "auto", live,
         remark Ignored("key exchange is always over elliptic curves");
     /// Curve for ECDH key exchange: none, auto, or a name.
     client_tls_ecdhcurve: String, Kind::Text, "auto", live,
-        remark Ignored("the curves X25519, P-256 and P-384 are always offered");
+        remark Differs("there are X25519, P-256 and P-384; for any other name all three are offered, and the log and check say so");
     /// Key of the certificate shown to clients.
     client_tls_key_file: Option<PathBuf>, Kind::Path, "", live;
     /// TLS versions for clients.
@@ -215,14 +215,14 @@ settings! {
     server_round_robin: bool, Kind::Flag, "0", live;
     /// TLS 1.3 cipher suites for servers.
     server_tls13_ciphers: Option<String>, Kind::Text, unset, live,
-        remark Ignored("the strong suites of TLS 1.2 and 1.3 are always offered, and no others");
+        remark Differs("suites that are not strong do not exist here: they are left out, and named in the log and by check");
     /// Authorities that server certificates are checked against; empty = the system's.
     server_tls_ca_file: Option<PathBuf>, Kind::Path, "", live;
     /// Certificate shown to servers.
     server_tls_cert_file: Option<PathBuf>, Kind::Path, "", live;
     /// TLS 1.2 ciphers for servers, in OpenSSL's words.
     server_tls_ciphers: String, Kind::Text, "default", live,
-        remark Ignored("the strong suites of TLS 1.2 and 1.3 are always offered, and no others");
+        remark Differs("suites that are not strong do not exist here: they are left out, and named in the log and by check");
     /// Key of the certificate shown to servers.
     server_tls_key_file: Option<PathBuf>, Kind::Path, "", live;
     /// TLS versions for servers.

@@ -118,6 +118,24 @@ pub fn print_fatal(message: impl fmt::Display) {
     });
 }
 
+/// From now on a panic is a FATAL line of the log: where it was, in which thread, and why as far as that is a text of the program's
+/// own. What a panic formats may come from a client's data, or be a secret, and is not shown.
+pub fn hook_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        let reason = panic.payload().downcast_ref::<&'static str>();
+        let reason = reason.copied().unwrap_or("panic");
+        match panic.location() {
+            Some(at) => {
+                let (file, line) = (at.file(), at.line());
+                tracing::error!(fatal = true, "@{file}:{line} in thread {name}: {reason}");
+            }
+            None => tracing::error!(fatal = true, "in thread {name}: {reason}"),
+        }
+    }));
+}
+
 /// Changes the logging of the running process; any thread may use it at any time.
 #[derive(Clone, Debug)]
 pub struct LogHandle {

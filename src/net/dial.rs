@@ -49,33 +49,7 @@ pub async fn dial(
         match target {
             Target::Tcp { host, port } => {
                 let places = dns.places(host, *port).await.map_err(io::Error::other)?;
-                let note = |site: &Site| dns.note_unreachable(site);
-                let opened = dial_places(places, options, deadline, note).await;
-                opened.map(|(stream, _)| stream)
-            }
-            Target::Unix { path } => connect_unix(path).await,
-        }
-    };
-    within(timeout, attempt).await
-}
-
-/// As [`dial`], with the name looked up by the system's resolver, each time: for what is not of PostgreSQL (an LDAP server), where
-/// other programs on this machine would look it up so.
-///
-/// # Errors
-/// As [`dial`].
-pub async fn dial_by_system(
-    target: &Target,
-    options: &TcpOptions,
-    timeout: Duration,
-) -> io::Result<Stream> {
-    let deadline = Instant::now() + timeout;
-    let attempt = async {
-        match target {
-            Target::Tcp { host, port } => {
-                let found = tokio::net::lookup_host((&host[..], *port)).await?;
-                let places = found.map(|addr| (addr, None)).collect();
-                let opened = dial_places(places, options, deadline, |_| {}).await;
+                let opened = dial_places(places, dns, options, deadline).await;
                 opened.map(|(stream, _)| stream)
             }
             Target::Unix { path } => connect_unix(path).await,
@@ -85,15 +59,15 @@ pub async fn dial_by_system(
 }
 
 /// Tries one address after the other until one takes us in, each for its share of the time, so that one that swallows packets does
-/// not hide the others. Which one it was is part of the result; those before it are noted as `unreachable`.
+/// not hide the others. Which one it was is part of the result; those before it will be tried later by others.
 ///
 /// # Errors
 /// The last address' error; `NotFound` without any.
 pub async fn dial_places(
     places: Vec<Place>,
+    dns: &Resolver,
     options: &TcpOptions,
     deadline: Instant,
-    unreachable: impl Fn(&Site),
 ) -> io::Result<(Stream, Option<Arc<Site>>)> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     let mut left = u32::try_from(places.len()).unwrap_or(u32::MAX);
@@ -105,7 +79,7 @@ pub async fn dial_places(
             Err(error) => last = error,
         }
         if let Some(site) = site {
-            unreachable(&site);
+            dns.note_unreachable(&site);
         }
     }
     Err(last)
@@ -209,7 +183,7 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         let places = vec![(dead, None), (live, None)];
         let deadline = Instant::now() + SOON;
-        let opened = dial_places(places, &options, deadline, |_| {}).await;
+        let opened = dial_places(places, &Resolver::default(), &options, deadline).await;
         let (stream, _) = opened.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), PeerAddr::Tcp(live));
     }

@@ -3,7 +3,9 @@
 //!
 //! Binding is synchronous because it happens before any runtime exists (and before the process changes its
 //! user or goes into the background). Nothing is logged here: texts come back to the caller. The
-//! files around Unix sockets are in [`super::unix`].
+//! files around Unix sockets are in [`super::unix`]; how a listener closes without losing anybody is in `leave`.
+
+mod leave;
 
 use std::fmt;
 use std::io;
@@ -266,6 +268,7 @@ impl BoundListener {
         Ok(Listener {
             socket,
             name: self.name,
+            refuses: false,
             _files: self.files,
         })
     }
@@ -278,6 +281,8 @@ pub struct Listener {
     _files: Option<SocketFiles>,
     socket: Acceptor,
     name: String,
+    /// See [`Listener::refuse_new`].
+    refuses: bool,
 }
 
 #[derive(Debug)]
@@ -324,6 +329,7 @@ impl Listener {
                 let (socket, addr) = listener.accept().await.map_err(AcceptError::from_accept)?;
                 options
                     .apply(SockRef::from(&socket))
+                    .and_then(|()| self.make_usable(&socket, addr))
                     .map_err(AcceptError::Connection)?;
                 Ok((Stream::from(socket), PeerAddr::Tcp(addr)))
             }

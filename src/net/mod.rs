@@ -30,7 +30,7 @@ pub mod unix;
 pub(crate) mod testing;
 
 pub use buffer::Backlog;
-pub use dial::{Target, dial, dial_addr, dial_by_system, dial_places, dial_unix};
+pub use dial::{Target, dial, dial_addr, dial_places, dial_unix};
 pub use dns::Resolver;
 pub use listen::{AcceptError, Bound, BoundListener, ListenError, ListenOptions, Listener};
 pub use options::TcpOptions;

@@ -95,6 +95,8 @@ pub struct Surroundings {
     pub logins: tokio::runtime::Handle,
     /// Tracked parameters.
     pub space: Rc<ParamSpace>,
+    /// The prefix of log lines about a client of this worker, if there is one with this number.
+    pub who: Box<dyn Fn(ConnId) -> Option<String>>,
 }
 
 /// One worker's part of a pool.

@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use super::lease::Lease;
 use crate::error::ClientError;
+use crate::types::ConnId;
 
 /// What a waiting client gets.
 #[derive(Debug)]
@@ -22,9 +23,24 @@ pub struct Ticket {
     waker: RefCell<Option<Waker>>,
     /// The client waits for its greeting, not with a query.
     pub login: Cell<bool>,
+    /// Who waits, for the log.
+    client: Option<ConnId>,
 }
 
 impl Ticket {
+    /// The place of this client.
+    pub fn of(client: ConnId) -> Ticket {
+        Ticket {
+            client: Some(client),
+            ..Ticket::default()
+        }
+    }
+
+    /// Who waits, if that is known.
+    pub fn client(&self) -> Option<ConnId> {
+        self.client
+    }
+
     /// Leaves something for the client and wakes it.
     pub fn give(&self, grant: Grant) {
         self.granted.replace(Some(grant));

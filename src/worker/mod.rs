@@ -126,8 +126,15 @@ impl Worker {
             tracked: outfit.tracked,
             interner: RefCell::new(Interner::default()),
         });
+        let roster = Roster::default();
+        let (known, listen_port) = (roster.clone(), outfit.blueprint.config.settings.listen_port);
+        let who = move |client: ConnId| {
+            let roster = known.borrow();
+            Some(roster.get(&client)?.0.who(listen_port))
+        };
         Rc::new(Worker {
             around: Rc::new(shard::Surroundings {
+                who: Box::new(who),
                 worker: outfit.id,
                 workers: outfit.workers,
                 post: outfit.post,
@@ -141,7 +148,7 @@ impl Worker {
                 shutting_down: Cell::new(false),
             }),
             shards: RefCell::default(),
-            roster: Rc::default(),
+            roster,
             blueprint: RefCell::new(outfit.blueprint),
             paused: RefCell::default(),
             ticks: Cell::new(0),

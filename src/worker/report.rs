@@ -81,4 +81,8 @@ pub struct SocketRow {
     pub prepared_statements: u64,
     /// Unique over clients and servers, never reused.
     pub id: u64,
+    /// Bytes that it has sent and that are held until they can be acted upon.
+    pub held: u64,
+    /// Bytes for it that its socket would not take yet.
+    pub unsent: u64,
 }

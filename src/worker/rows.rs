@@ -152,6 +152,11 @@ fn client_row(card: &ClientCard, listen_port: u16, space: &ParamSpace, now: Inst
         application_name: application_name(&card.params.borrow(), space),
         prepared_statements: card.prepared.get() as u64,
         id: card.id.0,
+        held: match card.state.get() {
+            ClientState::Login | ClientState::Waiting => card.held.get() as u64,
+            ClientState::Idle | ClientState::Active | ClientState::Inquiring => 0,
+        },
+        unsent: card.unsent.get() as u64,
     }
 }
 
@@ -185,5 +190,7 @@ fn server_row(
         application_name: application_name(&card.params.borrow(), shard.space()),
         prepared_statements: card.prepared.get() as u64,
         id: card.id.0,
+        held: 0,
+        unsent: 0,
     }
 }

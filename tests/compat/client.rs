@@ -98,17 +98,10 @@ impl Client {
     /// Opens a connection and says nothing yet.
     pub async fn open(&mut self, port: u16, socket: Option<&Path>) -> Result<(), String> {
         let conn = match socket {
-            Some(path) => Conn::try_unix(path)
-                .await
-                .map_err(|e| format!("cannot connect: {}", e.kind()))?,
-            None => {
-                // Conn::tcp panics when nobody listens; ask first.
-                tokio::net::TcpStream::connect(("127.0.0.1", port))
-                    .await
-                    .map_err(|e| format!("cannot connect: {}", e.kind()))?;
-                Conn::tcp(port).await
-            }
+            Some(path) => Conn::try_unix(path).await,
+            None => Conn::try_tcp(port).await,
         };
+        let conn = conn.map_err(|e| format!("cannot connect: {}", e.kind()))?;
         self.conn = Some(conn);
         Ok(())
     }
@@ -270,6 +263,20 @@ impl Client {
             seen >= times
         })
         .await
+    }
+
+    /// Everything up to the end, which may come within a message.
+    pub async fn rest(&mut self) -> String {
+        let Some(mut conn) = self.conn.take() else {
+            return "closed".to_string();
+        };
+        match tokio::time::timeout(PATIENCE, conn.until_closed_anyhow()).await {
+            Ok((frames, cut)) => {
+                let text = render::frames(&frames);
+                format!("{text} cut: {} closed", cut.escape_ascii())
+            }
+            Err(_) => "(silence)".to_string(),
+        }
     }
 
     /// One byte, as the answer to an SSLRequest.

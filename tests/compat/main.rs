@@ -7,7 +7,7 @@
 //!
 //! `cargo test --test compat [-- WORDS…]` plays the scenarios whose names contain one of the words. With a PgBouncer 1.26 (in the variable
 //! `PGBOUNCER` or in `PATH`) it is played too; without one, its recorded transcripts are compared with. `--record` writes them anew,
-//! `--page` writes docs/differences.md, `--show` prints every transcript. `COMPAT_JOBS` plays go on at a time (12).
+//! `--page` writes docs/differences.md, `--show` prints every transcript, `--brief` only the lines that differ. `COMPAT_JOBS` plays go on at a time (12).
 
 mod backend;
 mod client;
@@ -34,7 +34,7 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-use differences::Differences;
+use differences::{Change, Differences};
 use fixture::Cluster;
 use scenario::Scenario;
 use subject::Subject;
@@ -57,6 +57,7 @@ struct Arguments {
     record: bool,
     page: bool,
     show: bool,
+    brief: bool,
     list: bool,
 }
 
@@ -67,6 +68,7 @@ fn arguments() -> Arguments {
             "--record" => out.record = true,
             "--page" => out.page = true,
             "--show" => out.show = true,
+            "--brief" => out.brief = true,
             "--list" => out.list = true,
             // What cargo passes on to every test program.
             flag if flag.starts_with('-') => {}
@@ -288,6 +290,7 @@ fn judge(
         return;
     };
     let mut good = true;
+    let mut told: Vec<Vec<Change>> = Vec::new();
     for (subject, ours) in &outcome.ours {
         if arguments.show {
             println!(
@@ -297,22 +300,20 @@ fn judge(
             );
         }
         let changes = differences.unexplained(&name, theirs, ours);
-        if !changes.is_empty() {
-            good = false;
-            println!(
-                "--- {name}: pgbouncer | {}\n{}",
-                subject.name(),
-                side_by_side(theirs, ours)
-            );
-            for change in changes {
-                change
-                    .theirs
-                    .iter()
-                    .for_each(|l| println!("pgbouncer: {l}"));
-                change.ours.iter().for_each(|l| println!("pgweir:    {l}"));
-                println!();
-            }
+        if changes.is_empty() {
+            continue;
         }
+        good = false;
+        println!("--- {name}: pgbouncer | {}", subject.name());
+        if told.contains(&changes) {
+            println!("the same");
+            continue;
+        }
+        if !arguments.brief {
+            println!("{}", side_by_side(theirs, ours));
+        }
+        changes.iter().for_each(Change::print);
+        told.push(changes);
     }
     if outcome.theirs.is_some() && kept != Some(theirs) {
         good = false;

@@ -13,6 +13,7 @@ static RULES: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         (r"\b0x[0-9a-f]{6,}\b", "0x#"),
         // Process numbers.
         (r"\bunix\([0-9]+\)", "unix(#)"),
+        (r"\bunix\([0-9]+@[^)]*\)", "unix(#@#)"),
         (r"\bPID [0-9]+", "PID #"),
         // Ports that the kernel chose; the known ones have become names before.
         (r"\b127\.0\.0\.1:[0-9]+", "127.0.0.1:#"),
@@ -103,11 +104,31 @@ pub fn cell(column: &str, value: Option<&str>) -> String {
         "ptr" | "link" | "remote_pid" => some(value),
         // Known ports have names, which are put in later.
         "fd" => "#".to_string(),
+        // How full buffers are depends on the moment.
+        "recv_pos" | "pkt_pos" | "pkt_remain" | "send_pos" | "send_remain" | "pkt_avail"
+        | "send_avail" => "#".to_string(),
+        // Averages depend on how long everything took.
         c if c.starts_with("avg_") => "#".to_string(),
         "xact_time" | "query_time" | "wait_time" | "total_xact_time" | "total_query_time"
         | "total_wait_time" => "#".to_string(),
         _ => value.to_string(),
     }
+}
+
+/// A row of a table of names and values is masked by the row's name; of STATS_AVERAGES, all numbers are.
+pub fn column_name(columns: &[(String, u32)], row: &[Option<String>], at: usize) -> String {
+    let name = |at: usize| columns.get(at).map_or("", |(name, _)| name.as_str());
+    let is_totals = name(0) == "name" && name(1) == "value";
+    if is_totals && at == 1 {
+        return row[0].clone().unwrap_or_default();
+    }
+    let is_averages = columns.iter().any(|(c, _)| c == "avg_bind_count")
+        && columns.iter().all(|(c, _)| !c.starts_with("total_"));
+    let is_memory = name(1) == "size" && name(4) == "memtotal";
+    if (is_averages || is_memory) && at > 0 {
+        return "avg_".to_string();
+    }
+    name(at).to_string()
 }
 
 /// A port chosen by the kernel, in SHOW's columns; those of the fixture have been given names before.

@@ -175,6 +175,7 @@ impl Player {
                 self.console("RELOAD").await;
             }
             ">" => self.console(rest).await,
+            "quit" => self.console.drop_connection(),
             "set" => self.set(rest).await,
             "try" => self.try_line(rest).await,
             "wait" => self.wait(rest).await,
@@ -323,7 +324,8 @@ impl Player {
         self.instance.signal(signal);
     }
 
-    /// New lines of the log. `sorted` puts them in alphabetical order, `all` shows also those of the scenario's own console, and any
+    /// New lines of the log. `sorted` puts them in alphabetical order, `unique` shows a line
+    /// that comes again and again once, `all` shows also those of the scenario's own console, and any
     /// other words are pieces of text of which a line must have one; `"…"` keeps blanks.
     fn log(&mut self, rest: &str) {
         let mut pieces = words(rest);
@@ -332,7 +334,7 @@ impl Player {
             pieces.retain(|p| p != name);
             pieces.len() < before
         };
-        let (sorted, all) = (flag("sorted"), flag("all"));
+        let (sorted, all, unique) = (flag("sorted"), flag("all"), flag("unique"));
         let log = self.instance.stderr();
         let complete = log.rfind('\n').map_or(0, |at| at + 1);
         let new = log.get(self.log_read..complete).unwrap_or_default();
@@ -345,6 +347,9 @@ impl Player {
         self.log_read = complete;
         if sorted {
             lines.sort();
+        }
+        if unique {
+            lines.dedup();
         }
         lines.iter().for_each(|l| self.out.line(&format!("  {l}")));
     }
@@ -572,6 +577,7 @@ impl Player {
                     }
                     "ext" => extended(&mut client, block, &key_of, &self.names).await,
                     "read" => read(&mut client, rest, &self.names).await,
+                    "rest" => client.rest().await,
                     "byte" => client.byte().await,
                     "tls" => client.upgrade(rest).await,
                     "silent" => {
@@ -627,7 +633,7 @@ fn joined(block: &[String]) -> String {
 
 /// Lines about the console over the Unix socket, through which the scenario itself looks in.
 fn is_our_console(line: &str) -> bool {
-    line.contains("C: pgbouncer/admin@unix") || line.contains("C: (nodb)/(nouser)@unix")
+    line.contains("/admin@unix") || line.contains("C: (nodb)/(nouser)@unix")
 }
 
 /// `COLUMN=VALUE`, `COLUMN>=NUMBER` or `COLUMN<=NUMBER` in a row.

@@ -94,9 +94,14 @@ fn row(frame: &Frame) -> Vec<String> {
         .collect()
 }
 
-/// A reply in one line.
+/// A reply in one line. The order of neighbouring ParameterStatus means nothing.
 pub fn frames(all: &[Frame]) -> String {
-    let words: Vec<String> = all.iter().map(frame).collect();
+    let mut words: Vec<String> = Vec::new();
+    for same in all.chunk_by(|a, b| a.is(b'S') && b.is(b'S')) {
+        let mut run: Vec<String> = same.iter().map(frame).collect();
+        run.sort();
+        words.extend(run);
+    }
     words.join(" ")
 }
 
@@ -212,9 +217,10 @@ fn table_row(
     let cells: Vec<String> = shown
         .into_iter()
         .map(|at| {
-            let column = &table.columns.get(at)?.0;
-            let masked = normal::cell(column, row[at].as_deref());
-            Some(normal::port_cell(column, &names.normal(&masked)))
+            let value = row.get(at)?;
+            let column = normal::column_name(&table.columns, row, at);
+            let masked = normal::cell(&column, value.as_deref());
+            Some(normal::port_cell(&column, &names.normal(&masked)))
         })
         .map(|c| c.unwrap_or_else(|| "(no such column)".to_string()))
         .collect();

@@ -40,7 +40,7 @@ pub fn columns(show: Show) -> &'static [Column] {
         }
         Show::PeerPools => &PEER_POOLS,
         Show::Clients | Show::Servers => CONNECTIONS,
-        Show::Sockets => &SOCKETS,
+        Show::Sockets | Show::ActiveSockets => &SOCKETS,
         Show::Stats => &STATS,
         Show::StatsTotals => &STATS_TOTALS,
         Show::StatsAverages => &STATS_AVERAGES,
@@ -320,6 +320,9 @@ mod tests {
                 .collect();
             match PGBOUNCER.iter().find(|(theirs, _)| *theirs == name) {
                 Some((_, theirs)) => assert_eq!(ours.join(" "), *theirs, "{name}"),
+                None if name == "active_sockets" => {
+                    assert_eq!(columns(show).len(), SOCKETS.len())
+                }
                 None => assert!(["help", "pgweir_version"].contains(&name), "{name}"),
             }
         }

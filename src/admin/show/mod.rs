@@ -5,7 +5,8 @@
 //! | [`layout`] | the columns of every SHOW |
 //! | [`pools`] | POOLS, PEER_POOLS, and adding up the rows of several workers |
 //! | [`entries`] | DATABASES, USERS, PEERS, CONFIG |
-//! | [`sockets`] | CLIENTS, SERVERS, SOCKETS |
+//! | [`sockets`] | CLIENTS, SERVERS, SOCKETS, ACTIVE_SOCKETS |
+//! | [`mem`] | MEM |
 //! | [`stats`] | STATS and its relatives |
 //!
 //! All but [`run`] is pure.
@@ -22,6 +23,7 @@ use super::{COMPATIBLE_VERSION, CONSOLE};
 
 pub mod entries;
 pub mod layout;
+pub mod mem;
 pub mod pools;
 pub mod sockets;
 pub mod stats;
@@ -50,14 +52,20 @@ pub async fn run<O: Operator>(show: Show, operator: &O, desk: &Desk, formats: Fo
             sockets::sockets(to, 'C', &clients(operator, desk).await);
             sockets::sockets(to, 'S', &operator.servers().await);
         }
+        Show::ActiveSockets => {
+            sockets::sockets(to, 'C', &sockets::active(clients(operator, desk).await));
+            sockets::sockets(to, 'S', &sockets::active(operator.servers().await));
+        }
         Show::Stats | Show::StatsTotals | Show::StatsAverages | Show::Totals => {
             let report = desk.stats(Instant::now(), operator.pools().await);
             stats::stats(to, show, &report);
         }
         Show::DnsHosts => dns_hosts(to, operator.dns_hosts().await),
+        Show::Mem => {
+            let counts = counts(operator, desk).await;
+            mem::mem(to, &counts, &operator.servers().await);
+        }
         Show::DnsZones => dns_zones(to, operator.dns_zones().await),
-        // PgBouncer's caches do not exist here: no rows is the truth.
-        Show::Mem => {}
     }
     table
 }

@@ -5,8 +5,6 @@ use std::time::SystemTime;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
-use crate::admin::command::Show;
-use crate::admin::show::layout;
 use crate::admin::table::{Cell, Table};
 use crate::worker::report::SocketRow;
 
@@ -17,16 +15,30 @@ pub(super) fn connections(to: &mut Table, kind: char, rows: &[SocketRow]) {
     }
 }
 
-/// As CLIENTS and SERVERS, with the states' other names. How full buffers are is not known here: buffers belong to a worker, not to
-/// a connection. These columns are NULL.
+/// As CLIENTS and SERVERS, with the states' other names and how much is in buffers. There are no buffers that belong to a connection:
+/// what cannot be passed on at once is kept until it can, and that is all there is to show. PgBouncer's positions are those in a
+/// buffer that begins with these bytes.
 pub(super) fn sockets(to: &mut Table, kind: char, rows: &[SocketRow]) {
     let zone = TimeZone::system();
-    let buffers = layout::columns(Show::Sockets).len() - layout::columns(Show::Clients).len();
     for row in rows {
         let mut cells = cells(kind, row, socket_state(kind, row.state).into(), &zone);
-        cells.resize(cells.len() + buffers, Cell::Null);
+        cells.extend([
+            row.held.into(),   // recv_pos
+            0u32.into(),       // pkt_pos
+            0u32.into(),       // pkt_remain
+            0u32.into(),       // send_pos
+            row.unsent.into(), // send_remain
+            row.held.into(),   // pkt_avail
+            row.unsent.into(), // send_avail
+        ]);
         to.push_row(&cells);
     }
+}
+
+/// Those of [`sockets`] for which something is kept.
+pub(super) fn active(mut rows: Vec<SocketRow>) -> Vec<SocketRow> {
+    rows.retain(|row| row.held + row.unsent > 0);
+    rows
 }
 
 /// A state as SHOW SOCKETS has it.

@@ -17,7 +17,8 @@ use crate::worker::report::{PoolRow, SocketRow};
 async fn rows(fake: &Fake, show: &str) -> Vec<String> {
     let desk = Desk::new(std::time::Instant::now() - Duration::from_secs(1000));
     let console = user(Role::Admin, 7);
-    let _seat = desk.enter(&console);
+    let seat = desk.enter(&console);
+    seat.touch(console.row.request_time);
     let [command] = &parse(&format!("SHOW {show}")).unwrap()[..] else {
         panic!("{show} is one command");
     };
@@ -206,7 +207,11 @@ fn at() -> String {
 #[tokio::test]
 async fn connections() {
     let mut fake = example();
-    fake.clients = vec![connection()];
+    fake.clients = vec![SocketRow {
+        held: 17,
+        unsent: 5,
+        ..connection()
+    }];
     fake.servers = vec![SocketRow {
         link: None,
         ..connection()
@@ -222,14 +227,16 @@ async fn connections() {
     );
     let server = format!("S|joe|one|logical|active|unix|{middle}2|3|1|0x5555|{rest}");
     assert_eq!(rows(&fake, "servers").await, std::slice::from_ref(&server));
-    let socket =
-        |row: &str, from: &str, to: &str| format!("{}|~|~|~|~|~|~|~", row.replacen(from, to, 1));
+    let socket = |row: &str, from: &str, to: &str, buffers: &str| {
+        format!("{}|{buffers}", row.replacen(from, to, 1))
+    };
     let expected = [
-        socket(&client, "|active|", "|cl_active|"),
-        socket(&console, "|idle|", "|cl_active|"),
-        socket(&server, "|active|", "|sv_active|"),
+        socket(&client, "|active|", "|cl_active|", "17|0|0|0|5|17|5"),
+        socket(&console, "|idle|", "|cl_active|", "0|0|0|0|0|0|0"),
+        socket(&server, "|active|", "|sv_active|", "0|0|0|0|0|0|0"),
     ];
     assert_eq!(rows(&fake, "sockets").await, expected);
+    assert_eq!(rows(&fake, "active_sockets").await, &expected[..1]);
 }
 
 fn counted() -> Fake {
@@ -332,6 +339,7 @@ async fn lists() {
         login_clients: 6,
         used_servers: 7,
         dns_queries: 8,
+        workers: 2,
     };
     let expected = [
         "databases|4",
@@ -407,7 +415,9 @@ async fn small_ones() {
         rows(&fake, "dns_zones").await,
         ["a.example|0|2", "b.example|4294967295|2"]
     );
-    assert!(rows(&fake, "mem").await.is_empty());
+    let mem = rows(&fake, "mem").await;
+    assert_eq!(mem.len(), 12);
+    assert!(mem.iter().all(|row| row.contains("_cache|")), "{mem:?}");
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ use crate::auth::ldap::ber::{self, BerError};
 use crate::auth::ldap::message::{self, Outcome, Reply, ReplyBody};
 use crate::auth::ldap::name::RefusedName;
 use crate::auth::ldap::options::Search;
-use crate::net::dial::{Target, dial_by_system};
+use crate::net::dial::{Target, dial};
+use crate::net::dns::Resolver;
 use crate::net::options::TcpOptions;
 use crate::net::stream::Stream;
 use crate::net::tls::{self, ServerTls};
@@ -151,16 +152,19 @@ impl From<Fault> for Ending {
 pub struct Directory {
     /// TLS that checks the server's certificate and name; none if no options want it.
     tls: Option<ServerTls>,
+    /// Knows where servers are.
+    dns: Resolver,
     /// Places for connections, given in the order in which they were asked for.
     places: Arc<Semaphore>,
 }
 
 impl Directory {
     /// A new one, which shares the places of the one before.
-    pub fn new(tls: Option<ServerTls>, before: Option<&Directory>) -> Directory {
+    pub fn new(tls: Option<ServerTls>, dns: Resolver, before: Option<&Directory>) -> Directory {
         let places = before.map(|before| before.places.clone());
         Directory {
             tls,
+            dns,
             places: places.unwrap_or_else(|| Arc::new(Semaphore::new(CONNECTIONS_MAX))),
         }
     }
@@ -241,7 +245,8 @@ impl Directory {
             host: host.to_owned(),
             port: options.port(),
         };
-        let stream = dial_by_system(&target, &TcpOptions::default(), CONNECT_TIMEOUT).await?;
+        let tcp = TcpOptions::default();
+        let stream = dial(&target, &self.dns, &tcp, CONNECT_TIMEOUT).await?;
         let mut server = Server::new(stream, host);
         if !options.wants_tls() {
             return Ok(server);

@@ -13,6 +13,7 @@ use tracing::dispatcher::set_default;
 use super::*;
 use crate::auth::scram::{MockSeed, ScramVerifier};
 use crate::auth::{AuthFile, ServerLogin, Step};
+use crate::client::admission::Entrance;
 use crate::config::{Config, SettingError, UserSettings};
 use crate::logs::capture;
 use crate::net::testing::{Authority, Leaf, run, soon};
@@ -713,12 +714,12 @@ async fn closed_doors_are_told_after_the_proof_only() {
         Err("password authentication failed".to_owned())
     );
     setup.admission.set_disabled("app", false);
-    setup.admission.set_shutting_down(true);
+    setup.admission.set_entrance(Entrance::Closed);
     assert_eq!(
         told(PASSWORD).await,
         Err("pooler is shutting down".to_owned())
     );
-    setup.admission.set_shutting_down(false);
+    setup.admission.set_entrance(Entrance::Arrived);
     assert_eq!(told(PASSWORD).await, Ok(()));
 }
 
@@ -1331,7 +1332,7 @@ async fn console_users() {
 async fn our_own_uid_needs_no_proof_on_the_unix_socket() {
     let mut setup = Setup::new("plain").set("max_client_conn", "0");
     setup.console_uid = nix::unistd::geteuid().as_raw();
-    setup.admission.set_shutting_down(true);
+    setup.admission.set_entrance(Entrance::Closed);
     let visit = setup
         .unix(async |mut peer| peer.start("pgbouncer", "pgbouncer").await)
         .await;

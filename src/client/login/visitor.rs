@@ -70,6 +70,8 @@ pub struct Visitor<'a> {
     pub connected_at: SystemTime,
     /// What it calls itself, for the log.
     pub user: Option<String>,
+    /// The database that it is about to enter, for the log; not before one that exists was asked for.
+    pub database: Option<String>,
     /// Goes with the next write.
     pub outgoing: Vec<u8>,
     /// Taken while TLS shakes hands, and by those who let the client in.
@@ -93,6 +95,7 @@ impl<'a> Visitor<'a> {
             connected: Instant::now(),
             connected_at: SystemTime::now(),
             user: None,
+            database: None,
             outgoing: Vec::new(),
             inbox: Some(Inbox::new(stream)),
         })
@@ -102,7 +105,7 @@ impl<'a> Visitor<'a> {
     pub fn who(&self) -> Who<'_> {
         Who {
             id: self.id,
-            database: None,
+            database: self.database.as_deref(),
             user: self.user.as_deref(),
             peer: self.peer,
             listen_port: self.desk.config.settings.listen_port,

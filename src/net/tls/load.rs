@@ -97,6 +97,16 @@ pub(super) fn server_tls(settings: &TlsSettings) -> Result<Option<ServerTls>, Tl
     }))
 }
 
+pub(super) fn remarks(settings: &TlsSettings) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if settings.mode != SslMode::Disable
+        && let Err(error) = provider(settings, &mut remarks)
+    {
+        remarks.push(error.to_string());
+    }
+    remarks
+}
+
 fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }
@@ -137,16 +147,20 @@ fn provider(
 /// OpenSSL's names of the curves that we have.
 fn curves(name: &str, remarks: &mut Vec<String>) -> Vec<&'static dyn SupportedKxGroup> {
     use ring::kx_group::{SECP256R1, SECP384R1, X25519};
-    match name.to_ascii_lowercase().as_str() {
-        "" | "auto" => {}
-        "prime256v1" | "secp256r1" | "p-256" => return vec![SECP256R1],
-        "secp384r1" | "p-384" => return vec![SECP384R1],
-        "x25519" => return vec![X25519],
-        _ => remarks.push(format!(
-            "TLS curve {name} is not available, using auto instead"
-        )),
+    let mut chosen = Vec::new();
+    for name in name.split(':').filter(|name| !name.is_empty()) {
+        match name.to_ascii_lowercase().as_str() {
+            "auto" => chosen.extend(ring::ALL_KX_GROUPS),
+            "prime256v1" | "secp256r1" | "p-256" => chosen.push(SECP256R1),
+            "secp384r1" | "p-384" => chosen.push(SECP384R1),
+            "x25519" => chosen.push(X25519),
+            _ => remarks.push(format!("TLS curve {name} is not available and is ignored")),
+        }
     }
-    ring::ALL_KX_GROUPS.to_vec()
+    if chosen.is_empty() {
+        chosen.extend(ring::ALL_KX_GROUPS);
+    }
+    chosen
 }
 
 /// Our own certificate and key.

@@ -34,6 +34,11 @@ pub use names::CertificateNames;
 /// The first byte of a TLS handshake, where a start-up packet begins with zero: direct TLS.
 pub const HANDSHAKE_FIRST_BYTE: u8 = 0x16;
 
+/// What of these settings can't be followed: each cipher, curve or protocol that does not exist here, by its name. No file is read.
+pub fn remarks(settings: &TlsSettings) -> Vec<String> {
+    load::remarks(settings)
+}
+
 /// The only application protocol that clients may name (ALPN).
 pub const ALPN_POSTGRESQL: &[u8] = b"postgresql";
 

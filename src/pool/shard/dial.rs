@@ -106,11 +106,21 @@ impl Shard {
         match self.share.try_open(worker, false) {
             Err(Denied::Pool) if reserve => {
                 let slot = self.share.try_open(worker, true)?;
-                tracing::warn!(who = %self.key(), "taking connection from reserve_pool");
+                tracing::warn!(who = %self.oldest_waiter(), "taking connection from reserve_pool");
                 Ok(slot)
             }
             taken => taken,
         }
+    }
+
+    /// The client that has waited longest, as the log calls it; or the pool.
+    fn oldest_waiter(&self) -> String {
+        let client = {
+            let core = self.core.borrow();
+            core.waiters().next().and_then(|ticket| ticket.client())
+        };
+        let known = client.and_then(|client| (self.around.who)(client));
+        known.unwrap_or_else(|| self.key().to_string())
     }
 
     /// The reserve may be used when the oldest client has waited for `reserve_pool_timeout`.

@@ -185,6 +185,7 @@ impl House {
         let poke = move |worker| poked.lock().push((worker, PoolMail::Retry));
         let desk = |worker| Desk {
             around: Rc::new(Surroundings {
+                who: Box::new(|_| None),
                 worker,
                 workers,
                 post: post.clone(),

@@ -62,15 +62,17 @@ impl Conn {
     }
 
     pub async fn tcp(port: u16) -> Conn {
-        let stream = TcpStream::connect(("127.0.0.1", port))
-            .await
-            .expect("somebody listens");
-        stream.set_nodelay(true).expect("a TCP socket");
+        Conn::try_tcp(port).await.expect("somebody listens")
+    }
+
+    pub async fn try_tcp(port: u16) -> io::Result<Conn> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
         let local = stream.local_addr().ok();
-        Conn {
+        Ok(Conn {
             local,
             ..Conn::over(Box::new(stream))
-        }
+        })
     }
 
     /// Over IPv6, which not every machine has.
@@ -230,6 +232,13 @@ impl Conn {
         match tokio::time::timeout(FRAME_LIMIT, self.write.write_all(bytes)).await {
             Ok(result) => result,
             Err(_) => panic!("the other side takes no bytes"),
+        }
+    }
+
+    /// Waits until something has come, or the end. Nothing is lost when the future is dropped.
+    pub async fn has_input(&mut self) {
+        if self.start == self.buffer.len() {
+            self.read_more().await;
         }
     }
 

@@ -349,10 +349,12 @@ impl Operator for App {
             .pools()
             .into_iter()
             .map(|share| share.key.user.clone());
+        let found: Vec<String> = self.acquaintances.lock().names().collect();
         let mut names: Vec<String> = listed
             .chain(forced)
             .chain(config.users.keys().cloned())
             .chain(pooled)
+            .chain(found)
             .collect();
         names.sort();
         names.dedup();

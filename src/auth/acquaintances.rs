@@ -68,6 +68,12 @@ impl Acquaintances {
         self.known.remove(&(database.into(), name.into()));
     }
 
+    /// The names of all that are known, in no order, some of them perhaps twice.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let users = self.known.values().map(|known| &known.user);
+        users.map(|user| user.display_name().into_owned())
+    }
+
     /// Forgets the half that was met longest ago: looking for the very oldest every time would cost more.
     fn make_room(&mut self) {
         if self.known.len() < self.max {

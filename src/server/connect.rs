@@ -219,8 +219,7 @@ async fn open(plan: &ConnectPlan, limit: Duration) -> Result<Opened, ConnectErro
         Target::Tcp { host, port } => {
             let places = plan.dns.places(host, *port).await;
             let places = places.map_err(|_| ConnectError::Network(DNS_FAILED))?;
-            let note = |site: &Site| plan.dns.note_unreachable(site);
-            let opened = dial_places(places, &plan.tcp, deadline, note).await;
+            let opened = dial_places(places, &plan.dns, &plan.tcp, deadline).await;
             opened.map_err(|error| connect_failed(&plan.who, &error))
         }
     }

@@ -357,8 +357,8 @@ async fn wrong_answers_are_the_configurations_fault() {
         );
         pooler.console("ENABLE p").await;
         assert_eq!(
-            outcome_in(&pooler, "closed", "u_plain", "u_plain_pw").await,
-            "ok as u_plain"
+            outcome_in(&pooler, "closed", "u_md5", "u_md5_pw").await,
+            "ok as u_md5"
         );
     })
     .await;
@@ -375,6 +375,7 @@ async fn the_console_asks_too() {
         let logged = "cannot use the reserved \"pgbouncer\" database as an auth_dbname";
         pooler.wait_log(logged).await;
 
+        drop(pooler);
         ini.database("asked", entry(cluster, &db, ""))
             .set("auth_dbname", "asked");
         let pooler = ini.start().await;
@@ -452,6 +453,7 @@ async fn a_query_that_takes_too_long() {
         let mut client = knock(&pooler, "u_trust").await;
         assert_eq!(client.fatal().await, "FATAL 08P01 query timeout");
 
+        drop(pooler);
         let pooler = ini
             .set("query_timeout", 0)
             .set("client_login_timeout", 1)

@@ -240,6 +240,7 @@ impl Prepared {
             peers: Peers::default(),
             orders: Mutex::new(Orders::default()),
             orders_changed: watch::Sender::new(0),
+            tcp_closed: watch::Sender::new(false),
             autodbs: Mutex::default(),
             consoles: crate::admin::desk::Desk::new(Instant::now()),
             console_arrivals,
@@ -354,6 +355,7 @@ async fn wait_for_end(app: &App, doors: &Doors, mode: ShutdownMode) {
         ShutdownMode::Immediate => {}
         ShutdownMode::WaitForServers => {
             doors.close_tcp(Door::Closed).await;
+            app.tcp_closed.send_replace(true);
             app.quiet(&None).await;
             while app.budget.pools().iter().any(|share| share.servers() > 0) {
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -362,6 +364,7 @@ async fn wait_for_end(app: &App, doors: &Doors, mode: ShutdownMode) {
         }
         ShutdownMode::WaitForClients => {
             doors.close_tcp(Door::Closing).await;
+            app.tcp_closed.send_replace(true);
             // In this order: whoever has arrived is counted among the sockets before it ceases to arrive.
             while app.arriving.load(SeqCst) > 0 || app.admission.sockets() > 0 {
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -450,7 +453,7 @@ impl Statistics {
 async fn log_stats(app: &App) {
     let pools = app.pools().await;
     let period = app.consoles.tick(Instant::now(), pools);
-    app.notifier.status(&period);
+    app.notifier.status(period);
     if app.config_now().settings.log_stats {
         tracing::info!("{period}");
     }

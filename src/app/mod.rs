@@ -89,6 +89,8 @@ pub struct App {
     orders: Mutex<Orders>,
     /// Wakes whoever waits for a change of [`App::orders`].
     orders_changed: watch::Sender<u64>,
+    /// The TCP listeners are closed, for the end.
+    tcp_closed: watch::Sender<bool>,
     /// Databases made from `*`, as far as they are in use.
     autodbs: Mutex<BTreeMap<String, Arc<Database>>>,
     /// Users that `auth_query` has found. Locked when one has been asked about.

@@ -30,6 +30,9 @@ enum Tls {
     Keep,
 }
 
+/// How long SHUTDOWN waits with its answer for the listeners to close.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
+
 impl App {
     fn constants(&self) -> Constants {
         let in_force = self.in_force();
@@ -534,5 +537,11 @@ impl Operator for App {
 
     async fn shutdown(&self, mode: ShutdownMode) {
         self.begin_shutdown(mode);
+        if mode != ShutdownMode::Immediate {
+            // Whoever is told that the end has begun finds the port closed.
+            let mut closed = self.tcp_closed.subscribe();
+            let closed = closed.wait_for(|closed| *closed);
+            let _ = tokio::time::timeout(CLOSING_MAX, closed).await;
+        }
     }
 }

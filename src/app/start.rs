@@ -240,6 +240,7 @@ impl Prepared {
             peers: Peers::default(),
             orders: Mutex::new(Orders::default()),
             orders_changed: watch::Sender::new(0),
+            tcp_closed: watch::Sender::new(false),
             autodbs: Mutex::default(),
             acquaintances: Mutex::default(),
             consoles: crate::admin::desk::Desk::new(Instant::now()),
@@ -355,6 +356,7 @@ async fn wait_for_end(app: &App, doors: &Doors, mode: ShutdownMode) {
         ShutdownMode::Immediate => {}
         ShutdownMode::WaitForServers => {
             doors.close_tcp(Door::Closed).await;
+            app.tcp_closed.send_replace(true);
             app.quiet(&None).await;
             while app.budget.pools().iter().any(|share| share.servers() > 0) {
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -363,6 +365,7 @@ async fn wait_for_end(app: &App, doors: &Doors, mode: ShutdownMode) {
         }
         ShutdownMode::WaitForClients => {
             doors.close_tcp(Door::Closing).await;
+            app.tcp_closed.send_replace(true);
             // In this order: whoever has arrived is counted among the sockets before it ceases to arrive.
             while app.arriving.load(SeqCst) > 0 || app.admission.sockets() > 0 {
                 tokio::time::sleep(LOOK_AGAIN).await;

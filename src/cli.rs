@@ -1,7 +1,8 @@
-//! The command line: `pgweir [-q] [-v…] [-d] [-u USER] [-V] [-h] FILE`, and `pgweir check FILE`.
+//! The command line: `pgweir [-q] [-v…] [-d] [-u USER] [-V] [-h] FILE`, `pgweir check FILE`, and `pgweir userlist --from …`.
 //!
-//! Options, texts and exit codes are PgBouncer's, so that its service files and scripts work. A pure function from
-//! arguments to what is asked for; what is then done is the business of [`crate::app`].
+//! Options, texts and exit codes are PgBouncer's, so that its service files and scripts work. Called by the name `pgbouncer`,
+//! the program has PgBouncer's help and version too, and no other commands. A pure function from arguments to what is asked for;
+//! what is then done is the business of [`crate::app`].
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,10 @@ use crate::COMPATIBLE_VERSION;
 
 /// The word that asks for a check instead of a run. A file of this name is reached as `./check`.
 const CHECK: &str = "check";
+/// The word that asks for an `auth_file` to be made. A file of this name is reached as `./userlist`.
+const USERLIST: &str = "userlist";
+/// The name by which the program passes for PgBouncer.
+const PGBOUNCER: &str = "pgbouncer";
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +36,23 @@ pub enum Command {
         /// The configuration file.
         file: PathBuf,
     },
+    /// Write an `auth_file` from the roles of a server.
+    Userlist(Userlist),
+}
+
+/// Which roles to write, from where and to where.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(name = "pgweir userlist", disable_version_flag = true)]
+pub struct Userlist {
+    /// How to connect, as for psql: host=… user=… or postgresql://…
+    #[arg(long, value_name = "CONNECTION STRING")]
+    pub from: String,
+    /// The file to write (mode 0600), instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only these roles.
+    #[arg(value_name = "ROLE")]
+    pub roles: Vec<String>,
 }
 
 /// How to run.
@@ -106,27 +128,52 @@ where
     I: IntoIterator<Item = OsString>,
 {
     let args: Vec<OsString> = args.into_iter().collect();
-    let program = program_name(&args);
-    let parsed = Arguments::try_parse_from(&args).map_err(|error| stop(&program, &error))?;
-    command(parsed)
+    let program = Program::of(&args);
+    if !program.is_pgbouncer && args.get(1).is_some_and(|word| word == USERLIST) {
+        let parsed = Userlist::try_parse_from(&args[1..]).map_err(|error| stop_userlist(&error))?;
+        let command = Command::Userlist(parsed);
+        return Ok(Cli { command });
+    }
+    let parsed = Arguments::try_parse_from(&args).map_err(|error| program.stop(&args, &error))?;
+    command(parsed, program.is_pgbouncer)
         .map(|command| Cli { command })
-        .map_err(|what| Stop::mistake(&program, what))
+        .map_err(|what| Stop::mistake(&program.name, what))
 }
 
-fn program_name(args: &[OsString]) -> String {
-    args.first().map_or_else(
-        || "pgweir".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+/// clap's own words: PgBouncer has none for this.
+fn stop_userlist(error: &clap::Error) -> Stop {
+    let text = error.to_string();
+    match error.use_stderr() {
+        false => Stop::information(text),
+        true => Stop { text, code: 1 },
+    }
 }
 
-fn command(arguments: Arguments) -> Result<Command, &'static str> {
+/// What the program has been called as.
+struct Program {
+    name: String,
+    is_pgbouncer: bool,
+}
+
+impl Program {
+    fn of(args: &[OsString]) -> Program {
+        let called = args.first().map(Path::new);
+        let name = called.unwrap_or(Path::new("pgweir"));
+        Program {
+            name: name.to_string_lossy().into_owned(),
+            is_pgbouncer: name.file_name().is_some_and(|name| name == PGBOUNCER),
+        }
+    }
+}
+
+fn command(arguments: Arguments, is_pgbouncer: bool) -> Result<Command, &'static str> {
     const NO_FILE: &str = "no configuration file specified";
     const MANY_FILES: &str = "more than one configuration file specified";
+    let is_check = |word: &Path| !is_pgbouncer && word == Path::new(CHECK);
     match arguments.files.as_slice() {
         [] => Err(NO_FILE),
-        [word] if word == Path::new(CHECK) => Err(NO_FILE),
-        [word, file] if word == Path::new(CHECK) => match (arguments.daemon, arguments.user) {
+        [word] if is_check(word) => Err(NO_FILE),
+        [word, file] if is_check(word) => match (arguments.daemon, arguments.user) {
             (false, None) => Ok(Command::Check { file: file.clone() }),
             _ => Err("check takes neither -d nor -u"),
         },
@@ -137,59 +184,73 @@ fn command(arguments: Arguments) -> Result<Command, &'static str> {
             daemon: arguments.daemon,
             user: arguments.user,
         })),
+        _ if is_pgbouncer => Err(NO_FILE),
         _ => Err(MANY_FILES),
     }
 }
 
-/// What clap objects to, in the words of getopt, which PgBouncer uses.
-fn stop(program: &str, error: &clap::Error) -> Stop {
-    let argument = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(argument)) => argument.as_str(),
-        Some(ContextValue::Strings(arguments)) => arguments.first().map_or("", String::as_str),
-        _ => "",
-    };
-    // clap adds the name of the value: `--user <USERNAME>`.
-    let option = argument.split([' ', '=']).next().unwrap_or_default();
-    match error.kind() {
-        ErrorKind::DisplayHelp => Stop::information(help(program)),
-        ErrorKind::DisplayVersion => Stop::information(version()),
-        ErrorKind::UnknownArgument => match option.strip_prefix('-') {
-            Some(letter) if !letter.starts_with('-') => {
-                Stop::mistake(program, &format!("invalid option -- '{letter}'"))
+/// The long options, for telling which of them an abbreviation may mean.
+const LONG_OPTIONS: [&str; 6] = ["daemon", "quiet", "user", "verbose", "version", "help"];
+
+impl Program {
+    /// What clap objects to, in the words of getopt, which PgBouncer uses.
+    fn stop(&self, args: &[OsString], error: &clap::Error) -> Stop {
+        let argument = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(argument)) => argument.as_str(),
+            Some(ContextValue::Strings(arguments)) => arguments.first().map_or("", String::as_str),
+            _ => "",
+        };
+        // clap adds the name of the value: `--user <USERNAME>`.
+        let option = argument.split([' ', '=']).next().unwrap_or_default();
+        let what = match error.kind() {
+            ErrorKind::DisplayHelp => return Stop::information(self.help()),
+            ErrorKind::DisplayVersion => return Stop::information(self.version()),
+            ErrorKind::UnknownArgument => unknown(option),
+            // Only the last argument can lack its value, and of the two ways to write this option one is short.
+            ErrorKind::InvalidValue if !last_is_long(args) => {
+                "option requires an argument -- 'u'".to_owned()
             }
-            _ => Stop::mistake(program, &format!("unrecognized option '{option}'")),
-        },
-        ErrorKind::InvalidValue => {
-            Stop::mistake(program, &format!("option '{option}' requires an argument"))
-        }
-        ErrorKind::TooManyValues => Stop::mistake(
-            program,
-            &format!("option '{option}' doesn't allow an argument"),
-        ),
-        _ => {
-            let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default();
-            Stop::mistake(program, first.strip_prefix("error: ").unwrap_or(first))
+            ErrorKind::InvalidValue => format!("option '{option}' requires an argument"),
+            ErrorKind::TooManyValues => format!("option '{option}' doesn't allow an argument"),
+            _ => {
+                let text = error.to_string();
+                let first = text.lines().next().unwrap_or_default();
+                first.strip_prefix("error: ").unwrap_or(first).to_owned()
+            }
+        };
+        Stop::mistake(&self.name, &what)
+    }
+
+    fn version(&self) -> String {
+        let own = env!("CARGO_PKG_VERSION");
+        let rest = "adns: system\ntls: rustls (ring)\nsystemd: yes\n";
+        match self.is_pgbouncer {
+            true => format!("PgBouncer {COMPATIBLE_VERSION}\npgweir {own}\n{rest}"),
+            false => {
+                format!("pgweir {own} (compatible with PgBouncer {COMPATIBLE_VERSION})\n{rest}")
+            }
         }
     }
-}
 
-/// What `-V` prints.
-pub fn version() -> String {
-    format!(
-        "pgweir {} (compatible with PgBouncer {COMPATIBLE_VERSION})\ntls: rustls (ring)\n",
-        env!("CARGO_PKG_VERSION")
-    )
-}
-
-fn help(program: &str) -> String {
-    format!(
-        "{program} is a connection pooler for PostgreSQL.
+    fn help(&self) -> String {
+        let program = &self.name;
+        let (commands, remarks) = match self.is_pgbouncer {
+            true => (String::new(), "This is pgweir in the place of PgBouncer."),
+            false => (
+                format!(
+                    "  {program} check CONFIG_FILE
+  {program} userlist --from 'CONNECTION STRING' [--output FILE] [ROLE]...
+"
+                ),
+                HELP_REMARKS,
+            ),
+        };
+        format!(
+            "{program} is a connection pooler for PostgreSQL.
 
 Usage:
   {program} [OPTION]... CONFIG_FILE
-  {program} check CONFIG_FILE
-
+{commands}
 Options:
   -d, --daemon         run in background (as a daemon)
   -q, --quiet          run quietly
@@ -198,10 +259,36 @@ Options:
   -V, --version        show version, then exit
   -h, --help           show this help, then exit
 
-CONFIG_FILE is an ini file as PgBouncer's, or a TOML file if its name ends in .toml.
-\"check\" looks it over without starting; a file of that name is reached as ./check.
+{remarks}
 "
-    )
+        )
+    }
+}
+
+const HELP_REMARKS: &str = "CONFIG_FILE is an ini file as PgBouncer's, or a TOML file if its name ends in .toml.
+\"check\" looks it over without starting. \"userlist\" writes an auth_file from the roles of a server; a password
+for it may be in PGPASSWORD. Files of these names are reached as ./check and ./userlist.";
+
+/// An option that is none, or that could be several.
+fn unknown(option: &str) -> String {
+    let Some(name) = option.strip_prefix("--") else {
+        let letter = option.strip_prefix('-').unwrap_or(option);
+        return format!("invalid option -- '{letter}'");
+    };
+    let possible = LONG_OPTIONS.iter().filter(|long| long.starts_with(name));
+    let possible: Vec<String> = possible.map(|long| format!("'--{long}'")).collect();
+    match possible.len() {
+        2.. => format!(
+            "option '{option}' is ambiguous; possibilities: {}",
+            possible.join(" ")
+        ),
+        _ => format!("unrecognized option '{option}'"),
+    }
+}
+
+fn last_is_long(args: &[OsString]) -> bool {
+    let last = args.last().map(|last| last.to_string_lossy());
+    last.is_some_and(|last| last.starts_with("--"))
 }
 
 #[cfg(test)]
@@ -320,7 +407,13 @@ mod tests {
         check_mistake("-R a.ini", "invalid option -- 'R'");
         check_mistake("-z a.ini", "invalid option -- 'z'");
         check_mistake("--reboot a.ini", "unrecognized option '--reboot'");
-        check_mistake("a.ini -u", "option '--user' requires an argument");
+        check_mistake("a.ini -u", "option requires an argument -- 'u'");
+        check_mistake("a.ini -qu", "option requires an argument -- 'u'");
+        check_mistake("a.ini --us", "option '--user' requires an argument");
+        check_mistake(
+            "--ver a.ini",
+            "option '--ver' is ambiguous; possibilities: '--verbose' '--version'",
+        );
         check_mistake(
             "--daemon=yes a.ini",
             "option '--daemon' doesn't allow an argument",
@@ -346,9 +439,55 @@ mod tests {
     }
 
     #[test]
+    fn called_pgbouncer_it_has_no_commands_of_its_own() {
+        let parse = |words: &str| {
+            let args = words.split_whitespace().map(OsString::from);
+            super::parse(args).map(|cli| cli.command)
+        };
+        let path = "/usr/sbin/pgbouncer";
+        for word in ["check", "userlist"] {
+            let expected = Ok(Command::Run(run(word)));
+            assert_eq!(parse(&format!("{path} {word}")), expected);
+        }
+        let two = parse(&format!("{path} check a.ini")).unwrap_err();
+        let text = format!(
+            "{path}: no configuration file specified\nTry \"{path} --help\" for more information.\n"
+        );
+        assert_eq!(two, Stop { text, code: 1 });
+        let version = parse("pgbouncer -V").unwrap_err().text;
+        assert!(version.starts_with("PgBouncer 1.26.1\n"), "{version}");
+        let help = parse("pgbouncer -h").unwrap_err().text;
+        assert!(!help.contains("check"), "{help}");
+    }
+
+    #[test]
+    fn userlists() {
+        let parse = |args: &[&str]| {
+            let args = ["pgweir", "userlist"].iter().chain(args);
+            super::parse(args.map(OsString::from)).map(|cli| cli.command)
+        };
+        let expected = Userlist {
+            from: "host=x user=y".into(),
+            output: Some("f".into()),
+            roles: vec!["a".into(), "b".into()],
+        };
+        assert_eq!(
+            parse(&["--from", "host=x user=y", "a", "--output=f", "b"]),
+            Ok(Command::Userlist(expected))
+        );
+        assert_eq!(parse(&[]).unwrap_err().code, 1);
+        assert_eq!(parse(&["--help"]).unwrap_err().code, 0);
+        assert_eq!(
+            parse_words("./userlist"),
+            Ok(Command::Run(run("./userlist")))
+        );
+    }
+
+    #[test]
     fn clap_finds_no_fault_with_the_arguments() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
+        Userlist::command().debug_assert();
     }
 
     proptest! {

@@ -24,7 +24,7 @@
 //!   [`client::deliver`], [`client::statements`] and [`admin::command`] hold no `await`, no lock and no clock: they are given bytes,
 //!   events and times, and give back values.
 //! - [`config`] knows nobody: it yields an immutable value; a reload makes a new one and publishes it.
-//! - [`auth`] has not heard of pools.
+//! - [`auth`] and [`client::login`] have not heard of pools: a login asks an [`client::login::inquiry::Inquirer`], which [`app`] is.
 //! - There is no global pool map, configuration or metric; what a function needs, it is handed.
 //!
 //! Words: *client* and *server* are the two ends. A *shard* is one worker's part of a pool. A *lease* is a server connection on loan
@@ -44,7 +44,9 @@
 //! # The life of a query
 //!
 //! 1. [`net::listen`] accepts; [`client::login::receive`] reads the first packet: TLS, direct TLS, a cancel request, or start-up
-//!    parameters; then the rule that fits is found ([`auth::hba`]) and proofs are exchanged ([`auth::method`]).
+//!    parameters; a user whom
+//!    `auth_file` does not know is looked up by a query over a pool ([`client::login::inquiry`], [`worker::inquiry`]); then the rule
+//!    that fits is found ([`auth::hba`]) and proofs are exchanged ([`auth::method`]).
 //! 2. The client is handed to the worker with the fewest of its pool, and becomes a [`client::session::Session`]; its
 //!    [`client::greeting`] leaves in one write.
 //! 3. Bytes arrive. They are read into the worker's scratch buffer; an idle client has no buffer of its own.

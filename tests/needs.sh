@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, and says so. For the demo: PostgreSQL and a C linker. For the comparison: Python too. For the
-# tests: also a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv. Debian packages come
+# tests: also an LDAP server (which is not left running), a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv. Debian packages come
 # from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
 #
 # usage: tests/needs.sh demo|compare|test
@@ -47,12 +47,25 @@ apt_install() {
     sudo=(sudo)
   fi
   say "installing with apt: $*"
-  local log
+  local log quiet=
   log=$(mktemp)
+  # Debian starts what it installs unless this says no. The tests start an LDAP server of their own when they need it.
+  if [[ " $* " == *" slapd "* && ! -e /usr/sbin/policy-rc.d ]]; then
+    quiet=/usr/sbin/policy-rc.d
+    "${sudo[@]}" sh -c "printf '#!/bin/sh\\nexit 101\\n' >$quiet && chmod 755 $quiet"
+    # shellcheck disable=SC2064
+    trap "${sudo[*]} rm -f $quiet" EXIT
+  fi
   if ! "${sudo[@]}" apt-get update -qq >"$log" 2>&1 ||
     ! "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >>"$log" 2>&1 </dev/null; then
     cat "$log" >&2
     die "apt-get could not install: $*"
+  fi
+  if [[ -n $quiet ]]; then
+    # With systemd it would start with the next boot.
+    "${sudo[@]}" systemctl disable slapd >/dev/null 2>&1 || "${sudo[@]}" update-rc.d slapd disable >/dev/null 2>&1 || true
+    "${sudo[@]}" rm -f "$quiet"
+    trap - EXIT
   fi
   rm "$log"
 }
@@ -82,6 +95,8 @@ main() {
       command -v javac >/dev/null || missing+=(default-jdk-headless)
       [[ -f /usr/share/java/postgresql.jar ]] || missing+=(libpostgresql-jdbc-java)
       command -v openssl >/dev/null || missing+=(openssl)
+      [[ -x /usr/sbin/slapd ]] || missing+=(slapd)
+      command -v ldapmodify >/dev/null || missing+=(ldap-utils)
       ;;
     *) die "usage: tests/needs.sh demo|compare|test" ;;
   esac

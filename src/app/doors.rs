@@ -1,12 +1,14 @@
 //! The doors: listening sockets, opened at the start and closed for the end. Whoever comes in is [`super::front`]'s business.
 
 use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::{App, front, parts};
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::net::listen::{BoundListener, ListenError, bind_tcp, bind_unix};
 use crate::net::unix::UnixOptions;
 
@@ -28,6 +30,8 @@ pub enum NoDoor {
     Nowhere,
     /// The Unix socket can't be had.
     Unix(ListenError),
+    /// A passed socket is none that can be used.
+    Passed(RawFd, io::Error),
 }
 
 impl fmt::Display for NoDoor {
@@ -35,6 +39,10 @@ impl fmt::Display for NoDoor {
         match self {
             NoDoor::Nowhere => f.write_str("nowhere to listen on"),
             NoDoor::Unix(error) => error.fmt(f),
+            NoDoor::Passed(fd, error) => write!(
+                f,
+                "failed to set up socket passed from service manager (fd {fd}): {error}"
+            ),
         }
     }
 }
@@ -47,12 +55,15 @@ pub struct Doors {
     unix: watch::Sender<Door>,
 }
 
-/// Opens the listening sockets. Unix first: whoever gets in by TCP finds everything in place.
+/// Opens the listening sockets, or takes those that the service manager has passed. Unix first: whoever gets in by TCP finds everything in place.
 ///
 /// # Errors
 /// The Unix socket can't be had, or nothing is left to listen on.
-pub fn listen(config: &Config) -> Result<Vec<BoundListener>, NoDoor> {
+pub fn listen(config: &Config, passed: Vec<OwnedFd>) -> Result<Vec<BoundListener>, NoDoor> {
     let settings = &config.settings;
+    if !passed.is_empty() {
+        return take_over(settings, passed);
+    }
     let mut listeners = Vec::new();
     if let Some(dir) = &settings.unix_socket_dir {
         let options = UnixOptions {
@@ -80,6 +91,22 @@ pub fn listen(config: &Config) -> Result<Vec<BoundListener>, NoDoor> {
     }
 }
 
+/// Takes sockets that the service manager has opened. They replace what the configuration says, in PgBouncer's words.
+fn take_over(settings: &Settings, passed: Vec<OwnedFd>) -> Result<Vec<BoundListener>, NoDoor> {
+    if !settings.listen_addr.is_empty() {
+        tracing::warn!("sockets passed from service manager, cf_listen_addr ignored");
+    }
+    if settings.unix_socket_dir.is_some() {
+        tracing::warn!("sockets passed from service manager, cf_unix_socket_dir ignored");
+    }
+    let take = |fd: OwnedFd| {
+        let number = fd.as_raw_fd();
+        tracing::info!("socket passed from service manager (fd {number})");
+        BoundListener::from_fd(fd).map_err(|error| NoDoor::Passed(number, error))
+    };
+    passed.into_iter().map(take).collect()
+}
+
 impl Doors {
     /// Begins to accept, on the login threads.
     ///
@@ -89,7 +116,7 @@ impl Doors {
         app: &Arc<App>,
         logins: &tokio::runtime::Runtime,
         listeners: Vec<BoundListener>,
-    ) -> std::io::Result<Doors> {
+    ) -> io::Result<Doors> {
         let doors = Doors {
             tcp: watch::Sender::new(Door::Open),
             unix: watch::Sender::new(Door::Open),

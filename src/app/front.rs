@@ -81,6 +81,9 @@ fn let_in(app: &Arc<App>, accepted: Result<(Stream, PeerAddr), AcceptError>) {
 
 /// Closes a listener so that nobody is lost who has connected to it, or has begun to where others listen on the same port.
 async fn drain(app: &Arc<App>, mut listener: Listener) {
+    if listener.is_passed() {
+        return; // who waits there is served by whoever is started next
+    }
     let in_force = app.in_force();
     let tcp = &in_force.blueprint.tcp;
     if in_force.blueprint.config.settings.so_reuseport {
@@ -117,7 +120,7 @@ fn replication_word(replication: Replication) -> &'static str {
 async fn arrive(arriving: Arriving, stream: Stream) {
     let app = &arriving.0;
     let desk = app.in_force().desk.clone();
-    match receive(stream, &desk, &app.admission).await {
+    match receive(stream, &desk, &app.admission, &**app).await {
         Some(Arrival::Client(client)) => hand_over(app, client),
         Some(Arrival::Console(console)) => drop(app.console_arrivals.send(Box::new(console))),
         Some(Arrival::Cancel { key, stream }) => cancel(app, key, stream).await,

@@ -1,19 +1,22 @@
 //! Building the parts and joining them: the one room that knows all the others.
 //!
 //! [`run`] starts everything and waits for the end; `parts` makes TLS, secrets and options out of a configuration, `rules` reads
-//! the files about who may come from where, and [`check`] looks all of that over without starting; `doors` listens, `front` accepts connections
-//! and hands logged-in clients to workers; `cancel` follows cancel requests, to `peers` if need be; `office` is what the
-//! operator's side works with: reload, pause,
-//! shutdown, and the rows of every `SHOW`.
+//! the files about who may come from where, and [`check`] looks all of that over without starting; `doors` listens, `front`
+//! accepts connections and hands logged-in clients to workers; `inquiry` asks a pool who a user is; `cancel` follows cancel
+//! requests, to `peers` if need be; `office` is what the operator's side works with: reload, pause, shutdown, and the rows of
+//! every `SHOW`. Beside all this, [`userlist`] is a command of its own, and `source` reads its connection string.
 
 mod cancel;
 mod doors;
 mod front;
+mod inquiry;
 mod office;
 mod parts;
 mod peers;
 mod rules;
+mod source;
 mod start;
+pub mod userlist;
 
 pub use rules::check;
 pub use start::run;
@@ -27,12 +30,14 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::admin::operator::ShutdownMode;
+use crate::auth::Acquaintances;
 use crate::client::admission::Admission;
 use crate::client::login::{ConsoleLogin, Desk};
 use crate::config::Database;
 use crate::logs::LogHandle;
 use crate::pool::budget::Budget;
 use crate::pool::recipe::Blueprint;
+use crate::process::systemd::Notifier;
 use crate::types::{CancelKey, ConnId, WorkerId};
 use crate::worker::mail::{Mail, Mailbox};
 
@@ -86,9 +91,13 @@ pub struct App {
     orders_changed: watch::Sender<u64>,
     /// Databases made from `*`, as far as they are in use.
     autodbs: Mutex<BTreeMap<String, Arc<Database>>>,
+    /// Users that `auth_query` has found. Locked when one has been asked about.
+    acquaintances: Mutex<Acquaintances>,
     consoles: admin::desk::Desk,
     console_arrivals: mpsc::UnboundedSender<Box<ConsoleLogin>>,
     logs: LogHandle,
+    /// Tells the service manager how we are.
+    notifier: Notifier,
 }
 
 impl App {

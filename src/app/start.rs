@@ -1,5 +1,6 @@
 //! From the command line to a running process, and from an order to end it to its end.
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -31,6 +32,7 @@ use crate::net::prefixed::Prefixed;
 use crate::net::stream::PeerAddr;
 use crate::pool::budget::Budget;
 use crate::pool::shard::{PoolMail, Post};
+use crate::process::systemd::{Manager, Notifier};
 use crate::process::{self, Pidfile, Readiness, Signal, Signals};
 use crate::server::params::{ParamSet, Tracked};
 use crate::server::prepared::StatementCache;
@@ -64,6 +66,8 @@ pub fn run(run: Run) -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 fn try_run(run: Run) -> Result<(), Failure> {
+    // SAFETY: the program has just begun: it has one thread, has opened no descriptor besides the standard ones, and does this once.
+    let manager = unsafe { Manager::from_environment() }?;
     let logs = logs::init(logs::LogOptions {
         quiet: run.quiet,
         verbose: run.verbose,
@@ -111,8 +115,9 @@ fn try_run(run: Run) -> Result<(), Failure> {
         logs,
         variables,
         in_force,
+        notifier: manager.notifier,
     };
-    let served = serve(prepared, readiness);
+    let served = serve(prepared, manager.sockets, readiness);
     drop(pidfile);
     served
 }
@@ -123,6 +128,7 @@ struct Prepared {
     logs: LogHandle,
     variables: Vec<(String, String)>,
     in_force: super::InForce,
+    notifier: Notifier,
 }
 
 fn log_start(config: &Config, listeners: &[BoundListener]) {
@@ -139,7 +145,7 @@ fn log_start(config: &Config, listeners: &[BoundListener]) {
 }
 
 /// Starts all threads, and returns when the end has come.
-fn serve(prepared: Prepared, readiness: Readiness) -> Result<(), Failure> {
+fn serve(prepared: Prepared, passed: Vec<OwnedFd>, readiness: Readiness) -> Result<(), Failure> {
     let config = prepared.in_force.blueprint.config.clone();
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -149,7 +155,7 @@ fn serve(prepared: Prepared, readiness: Readiness) -> Result<(), Failure> {
         let _inside = control.enter();
         Signals::install()?
     };
-    let listeners = doors::listen(&config)?;
+    let listeners = doors::listen(&config, passed)?;
     log_start(&config, &listeners);
     let workers = workers(&config);
     let logins = login_threads(workers)?;
@@ -235,9 +241,11 @@ impl Prepared {
             orders: Mutex::new(Orders::default()),
             orders_changed: watch::Sender::new(0),
             autodbs: Mutex::default(),
+            acquaintances: Mutex::default(),
             consoles: crate::admin::desk::Desk::new(Instant::now()),
             console_arrivals,
             logs: self.logs,
+            notifier: self.notifier,
         }
     }
 }
@@ -309,6 +317,7 @@ async fn control_loop(
         crate::COMPATIBLE_VERSION
     );
     readiness.ready();
+    app.notifier.ready();
     let mut changes = app.orders_changed.subscribe();
     let mut stats = Statistics::begin(&app);
     let mut sweeper = tokio::time::interval(SWEEP);
@@ -369,9 +378,11 @@ fn obey(app: &App, signal: Signal) -> bool {
     match signal {
         Signal::Hup => {
             tracing::info!("got SIGHUP, re-reading config");
+            app.notifier.reloading();
             if app.reload_now().is_err() {
                 tracing::warn!("the old configuration stays in force");
             }
+            app.notifier.ready();
         }
         Signal::Term | Signal::Int if state.shutting_down => {
             tracing::info!("got {} while shutting down, fast exit", signal.name());
@@ -379,12 +390,14 @@ fn obey(app: &App, signal: Signal) -> bool {
         }
         Signal::Term => {
             tracing::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
+            app.notifier.stopping();
             app.begin_shutdown(ShutdownMode::WaitForClients);
         }
         Signal::Int => {
             tracing::info!(
                 "got SIGINT, shutting down, waiting for all servers connections to be released"
             );
+            app.notifier.stopping();
             app.begin_shutdown(ShutdownMode::WaitForServers);
         }
         Signal::Quit => {
@@ -438,6 +451,7 @@ impl Statistics {
 async fn log_stats(app: &App) {
     let pools = app.pools().await;
     let period = app.consoles.tick(Instant::now(), pools);
+    app.notifier.status(&period);
     if app.config_now().settings.log_stats {
         tracing::info!("{period}");
     }

@@ -11,6 +11,8 @@
 //! | [`file`](mod@file) | `auth_file`: text to users |
 //! | [`ldap`] | options and messages of LDAP; not the network |
 //! | [`server_users`] | as whom servers are logged in to |
+//! | [`inquiry`] | what a server answers to `auth_query` |
+//! | [`acquaintances`] | the users that `auth_query` has found |
 //! | [`hba`] | `auth_hba_file`: text to rules, and the rule that fits a client |
 //! | [`ident`] | `auth_ident_file`: who may log in as whom |
 //! | [`rule_file`] | lines, words and mistakes of these two |
@@ -22,11 +24,13 @@
 //!
 //! Two rules hold in every file: an empty secret matches nothing, and secrets are compared in constant time.
 
+pub mod acquaintances;
 pub mod cert;
 pub mod cleartext;
 pub mod file;
 pub mod hba;
 pub mod ident;
+pub mod inquiry;
 pub mod ldap;
 pub mod md5;
 pub mod method;
@@ -38,6 +42,7 @@ pub mod server_users;
 pub mod text;
 pub mod user;
 
+pub use acquaintances::Acquaintances;
 pub use file::{AuthFile, FileProblem};
 pub use ldap::LdapOptions;
 pub use method::{Exchange, Method};

@@ -15,8 +15,10 @@ use crate::types::{ConnId, TxStatus};
 /// What a client does, as far as others care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientState {
-    /// Waits to be greeted.
+    /// Waits to be greeted, or for a server that `auth_query` can be asked of.
     Login,
+    /// Not logged in yet: `auth_query` is asked about it.
+    Inquiring,
     /// Logged in, nothing to do.
     Idle,
     /// Waits for a server.
@@ -213,7 +215,9 @@ impl ClientCard {
                 self.notified.set(true);
                 return Some(Order::NotifyWaiting);
             }
-            ClientState::Active if over(self.query_start.get(), settings.query_timeout) => {
+            ClientState::Active | ClientState::Inquiring
+                if over(self.query_start.get(), settings.query_timeout) =>
+            {
                 "query timeout"
             }
             ClientState::Active if over(self.xact_start.get(), settings.transaction_timeout) => {

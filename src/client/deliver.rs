@@ -183,10 +183,12 @@ impl Deliver<'_> {
                 None
             }
             (Some(b"0A000"), _) if fields.routine == Some(CANNOT_REPLAN) => {
-                self.link.prepared.outdate(about);
+                self.link.prepared.outdate(about.statement);
                 None
             }
-            (Some(b"08P01"), _) if about != 0 => self.names_of(about),
+            (Some(b"08P01"), _) if about.statement != 0 => {
+                self.names_of(about.statement, about.name)
+            }
             (Some(b"26000"), _) if self.executes() => {
                 return self.nothing_to_execute(body, fields.message, splice);
             }
@@ -203,9 +205,20 @@ impl Deliver<'_> {
     }
 
     /// The pooler's name of a statement, and a client's name of it.
-    fn names_of(&self, id: u64) -> Option<(Box<[u8]>, &[u8])> {
+    fn names_of(&self, id: u64, found: usize) -> Option<(Box<[u8]>, &[u8])> {
         let name = format!("{}{id}", prepared::NAME_PREFIX).into_bytes();
-        Some((name.into(), self.statements.names.name_of(id)?))
+        let names = &self.statements.names;
+        let exact = names.found(id, found).or_else(|| self.unnamed(id));
+        Some((name.into(), exact.or(names.of_statement(id).next())?))
+    }
+
+    /// The client's name of a statement until a request that is not answered yet.
+    fn unnamed(&self, id: u64) -> Option<&[u8]> {
+        let mut notes = self.link.owed.notes();
+        notes.find_map(|note| match note {
+            Note::Unnamed { name, was } if was.id == id => Some(&name[..]),
+            _ => None,
+        })
     }
 
     /// True if the server answers something that may be an EXECUTE.
@@ -245,12 +258,13 @@ impl Deliver<'_> {
     /// The pooler's and the client's name of a statement that the server says it does not have.
     fn missing(&mut self, message: Option<&[u8]>) -> Option<(Box<[u8]>, &[u8])> {
         let id = prepared::named_in(message?)?;
+        let about = self.link.owed.head_about();
         let mut notes = self.link.owed.notes();
         if !notes.any(|note| note.concerns(b"", Some(id))) {
             drop(notes);
             self.link.prepared.remove(id);
         }
-        self.names_of(id)
+        self.names_of(id, about.name)
     }
 }
 

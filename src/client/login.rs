@@ -9,6 +9,7 @@
 //! | `console` | who wants the console instead of a database |
 //! | [`desk`] | the settings as logins see them |
 //! | `elsewhere` | proofs that others judge: an LDAP server ([`ldap`]), PAM ([`pam`]) |
+//! | [`inquiry`] | who a client is: `auth_file`, `auth_query` |
 //! | `knock` | first bytes: TLS, cancel requests, the StartupMessage |
 //! | `gate` | by which method a client has to prove who it is |
 //! | [`request`] | what a StartupMessage asks for (pure) |
@@ -19,6 +20,7 @@ mod console;
 pub mod desk;
 mod elsewhere;
 mod gate;
+pub mod inquiry;
 mod knock;
 pub mod ldap;
 pub mod pam;
@@ -34,6 +36,7 @@ use nix::unistd::gethostname;
 use tracing::{error, info};
 
 pub use self::desk::{ConsoleRole, Desk, Referees};
+use self::inquiry::{Inquirer, Introduced, Wanted};
 use self::knock::Knock;
 use self::proof::Claim;
 pub use self::request::Replication;
@@ -131,9 +134,14 @@ pub struct ConsoleLogin {
 /// Takes as long as the client does, at most `client_login_timeout` and a farewell. Dropping the future closes the connection
 /// and leaves every count as it was. Some steps compute for a millisecond or more (SCRAM for plain stored passwords, cleartext
 /// for SCRAM secrets), so this belongs on threads where nobody's query waits.
-pub async fn receive(stream: Stream, desk: &Desk, admission: &Admission) -> Option<Arrival> {
+pub async fn receive(
+    stream: Stream,
+    desk: &Desk,
+    admission: &Admission,
+    inquirer: &dyn Inquirer,
+) -> Option<Arrival> {
     let socket = admission.enter_socket();
-    let mut visitor = Visitor::new(stream, desk, admission)?;
+    let mut visitor = Visitor::new(stream, desk, admission, inquirer)?;
     let limit = desk.config.settings.client_login_timeout;
     // The guards are the future's, so they are dropped before the farewell, which may take a while.
     match within(limit, log_in(&mut visitor, socket)).await {
@@ -236,20 +244,6 @@ fn check_user_name(visitor: &Visitor<'_>, request: &Request) -> Result<(), Endin
     Ok(())
 }
 
-/// The user in `auth_file`. A name that is no UTF-8 is nobody's: names go on as texts from here, and two of them must not become
-/// the same.
-fn look_up(visitor: &Visitor<'_>, request: &Request) -> Option<Arc<User>> {
-    if visitor.desk.method().is_elsewhere() {
-        return None;
-    }
-    let name = std::str::from_utf8(&request.user).ok();
-    let user = name.and_then(|name| visitor.desk.users.lookup(name));
-    if user.is_none() {
-        info!(who = %visitor.who(), "no such user: {}", lossy(&request.user));
-    }
-    user.cloned()
-}
-
 /// From here on the log's lines about this client name its database.
 fn log_attempt(visitor: &mut Visitor<'_>, request: &Request) -> Result<(), Ending> {
     let database = std::str::from_utf8(&request.database).ok();
@@ -262,7 +256,7 @@ fn log_attempt(visitor: &mut Visitor<'_>, request: &Request) -> Result<(), Endin
             who = %visitor.who(),
             "login attempt: db={} user={} tls={} replication={}",
             lossy(&request.database),
-            lossy(&request.user),
+            visitor.user.as_deref().unwrap_or_default(),
             tls.unwrap_or("no"),
             request.replication,
         );
@@ -305,35 +299,27 @@ impl Destination {
     }
 }
 
-/// Who a client is, from here on. Nothing that it sends later changes it.
-struct Identity {
-    login_user: String,
-    /// The user in `auth_file`, or the forced one under `auth_type=any`.
-    user: Option<Arc<User>>,
-}
-
-impl Identity {
-    /// The same, with the secret that was shown to somebody who knows better than `auth_file`.
-    fn with(self, shown: Option<Arc<User>>) -> Identity {
-        Identity {
-            user: shown.or(self.user),
-            ..self
-        }
-    }
-}
-
 async fn log_in_client(
     visitor: &mut Visitor<'_>,
-    request: Request,
+    mut request: Request,
     socket: SocketGuard,
 ) -> Result<Arrival, Ending> {
     let destination = Destination::find(visitor, &request);
     check_user_name(visitor, &request)?;
-    let identity = identify(visitor, &request, &destination)?;
-    let guards = enter(visitor, &destination, &identity, socket)?;
+    let database_guard = enter_destination(visitor, &destination)?;
+    // Who a client is, from here on. Nothing that it sends later changes it.
+    let identity = identify(visitor, &request, &destination).await?;
+    let given = identity.rename(&mut request);
+    let guards = Guards {
+        socket,
+        database: database_guard,
+        user: Some(enter_as(visitor, &destination, &identity.name)?),
+    };
     log_attempt(visitor, &request)?;
     let method = gate::method(visitor, &request).await?;
+    inquiry::refuse_unknown(&identity, &method)?;
     let claim = Claim {
+        given: &given,
         name: &request.user,
         user: identity.user.as_ref(),
         method: &method,
@@ -346,12 +332,12 @@ async fn log_in_client(
     }
     let database = destination.into_known()?;
     check_open(visitor, &database)?;
-    let credentials = credentials(visitor, &database, &identity)?;
+    let credentials = credentials(visitor, &database, identity.user.as_ref())?;
     let server_user = database.user.clone();
     Ok(Arrival::Client(LoggedIn {
         guest: visitor.let_in(request.params, guards)?,
-        server_user: server_user.unwrap_or_else(|| identity.login_user.clone()),
-        login_user: identity.login_user,
+        server_user: server_user.unwrap_or_else(|| identity.name.clone()),
+        login_user: identity.name,
         credentials,
         database,
         replication: request.replication,
@@ -359,17 +345,19 @@ async fn log_in_client(
     }))
 }
 
-fn identify(
-    visitor: &Visitor<'_>,
+/// The client's user, or the forced one under `auth_type=any`.
+async fn identify(
+    visitor: &mut Visitor<'_>,
     request: &Request,
     destination: &Destination,
-) -> Result<Identity, Ending> {
+) -> Result<Introduced, Ending> {
     if visitor.desk.config.settings.auth_type != AuthType::Any {
         elsewhere::check_database(visitor, destination)?;
-        return Ok(Identity {
-            login_user: lossy(&request.user),
-            user: look_up(visitor, request),
-        });
+        let wanted = match destination {
+            Destination::Known(database) => Wanted::Database(database),
+            Destination::Unknown(_) => Wanted::Unknown,
+        };
+        return inquiry::introduce(visitor, request, wanted).await;
     }
     let Destination::Known(database) = destination else {
         // Nobody proves anything here, so there is nothing to wait for.
@@ -377,11 +365,9 @@ fn identify(
         let name = lossy(&request.database);
         return Err(Ending::fatal(format_args!("no such database: {name}")));
     };
-    match (&database.user, visitor.desk.server_users.forced(database)) {
-        (Some(name), user @ Some(_)) => Ok(Identity {
-            login_user: name.clone(),
-            user,
-        }),
+    let forced = visitor.desk.server_users.forced(database);
+    match (&database.user, forced) {
+        (Some(name), user @ Some(_)) => Ok(Introduced::known(name.clone(), user)),
         _ => {
             error!(who = %visitor.who(), "auth_type=any requires forced user");
             Err(Ending::fatal("bouncer config error"))
@@ -389,31 +375,30 @@ fn identify(
     }
 }
 
-fn enter(
+fn enter_destination(
     visitor: &Visitor<'_>,
     destination: &Destination,
-    identity: &Identity,
-    socket: SocketGuard,
-) -> Result<Guards, Ending> {
-    let config = &visitor.desk.config;
-    let user = &identity.login_user;
-    let (database, limits) = match destination {
-        Destination::Known(database) => {
-            let limits = config.client_limits(database, user);
-            let guard = enter_database(visitor, &database.name, limits.max_db_client_connections)?;
-            (Some(guard), limits)
-        }
-        Destination::Unknown(name) => (None, config.client_limits(&Database::new(name), user)),
+) -> Result<Option<DatabaseGuard>, Ending> {
+    let Destination::Known(database) = destination else {
+        return Ok(None);
     };
-    Ok(Guards {
-        socket,
-        database,
-        user: Some(enter_user(
-            visitor,
-            user,
-            limits.max_user_client_connections,
-        )?),
-    })
+    // This limit is the same for all users.
+    let limits = visitor.desk.config.client_limits(database, "");
+    let max = limits.max_db_client_connections;
+    enter_database(visitor, &database.name, max).map(Some)
+}
+
+fn enter_as(
+    visitor: &Visitor<'_>,
+    destination: &Destination,
+    user: &str,
+) -> Result<UserGuard, Ending> {
+    let config = &visitor.desk.config;
+    let limits = match destination {
+        Destination::Known(database) => config.client_limits(database, user),
+        Destination::Unknown(name) => config.client_limits(&Database::new(name), user),
+    };
+    enter_user(visitor, user, limits.max_user_client_connections)
 }
 
 fn enter_database(visitor: &Visitor<'_>, name: &str, max: u32) -> Result<DatabaseGuard, Ending> {
@@ -446,9 +431,8 @@ fn check_open(visitor: &Visitor<'_>, database: &Database) -> Result<(), Ending> 
 fn credentials(
     visitor: &Visitor<'_>,
     database: &Database,
-    identity: &Identity,
+    own: Option<&Arc<User>>,
 ) -> Result<Arc<User>, Ending> {
-    let own = identity.user.as_ref();
     let forced = visitor.desk.server_users.forced(database);
     // Keys that this client has proved are of use for a forced user with the very same secret.
     if let (Some(forced), Some(keys)) = (&forced, own.and_then(|user| user.keys())) {

@@ -35,6 +35,13 @@ impl Names {
         self.len() < NAMES_MAX && self.bytes + bytes(name, statement) <= NAMES_BYTES_MAX
     }
 
+    /// What a name stands for, and a number that means this name as long as it is in use: the address of our copy, which is only
+    /// ever compared.
+    pub fn find(&self, name: &[u8]) -> Option<(usize, &Arc<Statement>)> {
+        let (name, statement) = self.by_key.get_key_value(key_of(name))?;
+        Some((name.as_ptr().addr(), statement))
+    }
+
     /// What a name stands for.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
         self.by_key.get(key_of(name))
@@ -65,11 +72,17 @@ impl Names {
         *self = Names::default();
     }
 
-    /// A name of the statement with this number.
-    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
-        let mut all = self.by_key.iter();
-        let (name, _) = all.find(|(_, statement)| statement.id == id)?;
-        Some(name)
+    /// The name that [`Names::find`] has found for the statement with this number, if it is still in use.
+    pub fn found(&self, id: u64, found: usize) -> Option<&[u8]> {
+        let mut all = self.of_statement(id);
+        all.find(|name| name.as_ptr().addr() == found)
+    }
+
+    /// The names of the statement with this number.
+    pub fn of_statement(&self, id: u64) -> impl Iterator<Item = &[u8]> {
+        let all = self.by_key.iter();
+        let of_it = all.filter(move |(_, statement)| statement.id == id);
+        of_it.map(|(name, _)| &name[..])
     }
 
     /// The names and what they stand for.

@@ -3,6 +3,13 @@
 //! A session is one state at a time ([`State`]); the state that needs a server contains it. Nothing here waits in the middle of
 //! something: [`Session::poll`] moves bytes as far as they go and says what it waits for. Bytes are read into the worker's scratch
 //! buffer and leave from there; only what can't leave or can't be understood yet is kept, in buffers that are empty otherwise.
+//!
+//! Here: what a session is, its sockets, and its life without a server. A server is made to suit in [`suit`], serves it in
+//! [`relay`]; [`ending`] takes a session apart.
+
+mod ending;
+mod relay;
+mod suit;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -11,14 +18,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+pub use self::ending::Ending;
 use super::card::{ClientCard, ClientState, Order};
-use super::deliver::{self, Deliver, ServerFault};
-use super::forward::{self, Forward, Rules, Stop};
+use super::forward::{self, Rules};
 use super::greeting::Greeting;
-use super::statements::{Counts, Statements};
-use crate::config::PoolMode;
+use super::statements::Statements;
 use crate::error::ClientError;
 use crate::net::buffer::Backlog;
 use crate::net::stream::Stream;
@@ -27,12 +33,10 @@ use crate::pool::shard::Shard;
 use crate::pool::ticket::{Grant, Ticket};
 use crate::server::align::Listed;
 use crate::server::conn::{Outcome, ParamSpace, ServerLost};
-use crate::server::params::{self, ParamSet};
+use crate::server::params::ParamSet;
 use crate::server::prepared::StatementCache;
-use crate::types::TxStatus;
 use crate::wire::build::{self, Severity};
 use crate::wire::frame;
-use crate::wire::splice::Splice;
 use crate::wire::tag::from_client;
 
 /// Bytes read at once: large enough for large results, shared by all clients of a worker.
@@ -88,9 +92,6 @@ enum State {
 
 /// A server that does something for its next or last client.
 type Work<T> = Pin<Box<dyn Future<Output = (Lease, Result<T, ServerLost>)>>>;
-
-/// How long a server may take to tell which statements were prepared.
-pub const LISTING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a session ends.
 #[derive(Debug)]
@@ -466,12 +467,8 @@ impl Session {
     }
 
     fn checkout(&mut self, now: Instant) -> Result<Option<Lease>, End> {
-        let retry = self.shard.settings().server_login_retry;
-        if let Some(error) = self.shard.share().failing(now, retry) {
-            let text = format!(
-                "server login has been failing, cached error: {error} (server_login_retry)"
-            );
-            return Err(End::Told(ClientError::with(text)));
+        if let Some(error) = self.shard.failing(now) {
+            return Err(End::Told(error));
         }
         self.ticket.login.set(false);
         let lease = self.shard.checkout(&self.ticket, now);
@@ -499,107 +496,10 @@ impl Session {
         }
     }
 
-    /// A server is there: its parameters are brought into line, then it gets what the client said.
-    fn attach(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-        mut lease: Lease,
-        input: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<Flow, End> {
-        self.shard.count(|stats| stats.server_assignment_count += 1);
-        self.follow_settings();
-        lease.card.request_time.set(now);
-        self.card.last_reply.set(now);
-        if !self.suits(&mut lease) {
-            self.keep(input, 0);
-            self.begin_aligning(lease);
-            return Ok(Flow::Again);
-        }
-        self.link_with(lease);
-        self.forward(cx, now, input, out)?;
-        Ok(Flow::Again)
-    }
-
-    /// `max_prepared_statements` may have changed. Whoever has names that servers do not know keeps having them translated.
-    fn follow_settings(&mut self) {
-        let settings = self.shard.settings();
-        let max = settings.max_prepared_statements as usize;
-        let pooled = settings.pool_mode != PoolMode::Session;
-        self.rules.max_prepared = max;
-        self.rules.rewrite = pooled && max > 0 || !self.statements.names.is_empty();
-    }
-
-    /// True if the server can be used as it is.
-    fn suits(&self, lease: &mut Lease) -> bool {
-        let link = &mut lease.link;
-        if !link.sql.agrees(&self.statements.sql) {
-            let by_session = self.shard.settings().pool_mode == PoolMode::Session;
-            if !by_session || self.statements.sql.is_some() {
-                return false;
-            }
-            link.sql.clear(); // whatever was left there is the reset query's business
-        }
-        let tracked = &self.around.space.tracked;
-        params::agree(&self.params, &link.params, link.reported)
-            || params::alignment(tracked, &self.params, &link.params, link.reported).is_none()
-    }
-
     fn link_with(&mut self, lease: Lease) {
         lease.card.linked.set(Some(self.card.id));
         self.card.linked.replace(Some(lease.card.clone()));
         self.enter(State::Attached(lease));
-    }
-
-    fn begin_aligning(&mut self, mut lease: Lease) {
-        lease.card.linked.set(Some(self.card.id));
-        let space = self.around.space.clone();
-        let (params, sql) = (self.params.clone(), self.statements.sql.clone());
-        self.enter(State::Aligning(Box::pin(async move {
-            let outcome = lease.suit(&params, &sql, &space).await;
-            (lease, outcome)
-        })));
-    }
-
-    fn align(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
-        let State::Aligning(work) = &mut self.state else {
-            return Ok(Flow::Again);
-        };
-        let Poll::Ready((mut lease, outcome)) = work.as_mut().poll(cx) else {
-            return Ok(Flow::Wait);
-        };
-        match outcome {
-            Ok(Outcome::Ok) => {}
-            Ok(Outcome::Failed(message)) => {
-                let message = String::from_utf8_lossy(&message);
-                tracing::warn!("varcache_apply failed: {message}");
-                self.enter(State::Idle);
-                lease.give_back(now);
-                return Err(End::Told(ClientError::new("invalid server parameter")));
-            }
-            Err(lost) => {
-                self.enter(State::Idle);
-                lease.close(lost.reason());
-                return Err(End::Told(ClientError::new(lost.reason())));
-            }
-        }
-        let space = &self.around.space;
-        let (client, server) = params::aligned(
-            &space.tracked,
-            &self.params,
-            &lease.link.params,
-            lease.link.reported,
-        );
-        lease.link.params = space.interner.borrow_mut().intern(server);
-        let client = space.interner.borrow_mut().intern(client);
-        self.set_params(client);
-        self.link_with(lease);
-        let input = std::mem::take(&mut self.held);
-        let around = self.around.clone();
-        let scratch = &mut *around.scratch.borrow_mut();
-        self.forward(cx, now, &input, &mut scratch.out)?;
-        Ok(Flow::Again)
     }
 
     /// A request begins, for the statistics and the timeouts.
@@ -640,465 +540,4 @@ fn late_copy_len(input: &[u8], limit: u32) -> Result<usize, End> {
         at += header.total as usize;
     }
     Ok(at)
-}
-
-// With a server.
-impl Session {
-    fn relay(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
-        // Both directions in turn: one that never rests must not starve the other.
-        let flushed = self.flush(cx)?;
-        let from_server = if flushed {
-            self.pump_server(cx, now)?
-        } else {
-            Flow::Wait
-        };
-        let from_client = self.pump_client(cx, now)?;
-        let moved = from_server == Flow::Again || from_client == Flow::Again;
-        Ok(if moved { Flow::Again } else { Flow::Wait })
-    }
-
-    /// From the server to the client.
-    fn pump_server(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
-        let around = self.around.clone();
-        let Scratch { read, out } = &mut *around.scratch.borrow_mut();
-        let State::Attached(lease) = &mut self.state else {
-            return Ok(Flow::Again);
-        };
-        let n = match lease.stream.poll_read(cx, read) {
-            Poll::Pending => return Ok(Flow::Wait),
-            Poll::Ready(Ok(n)) if n > 0 => n,
-            Poll::Ready(_) => return Err(self.server_lost("server conn crashed?")),
-        };
-        self.card.last_reply.set(now);
-        self.shard.count(|stats| stats.bytes_sent += n as u64);
-        if lease.held.is_empty() {
-            self.deliver(cx, now, &read[..n], out)?;
-        } else {
-            let mut input = std::mem::take(&mut lease.held);
-            input.extend_from_slice(&read[..n]);
-            self.deliver(cx, now, &input, out)?;
-        }
-        if self.busy && matches!(self.state, State::Attached(_)) {
-            let input = std::mem::take(&mut self.held);
-            self.forward(cx, now, &input, out)?;
-        }
-        Ok(Flow::Again)
-    }
-
-    fn deliver(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-        input: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), End> {
-        let State::Attached(lease) = &mut self.state else {
-            return Ok(());
-        };
-        let params = self.params.clone();
-        let space = self.around.space.clone();
-        out.clear();
-        let mut splice = Splice::new(input, out);
-        let mut walk = Deliver {
-            link: &mut lease.link,
-            statements: &mut self.statements,
-            params: &mut self.params,
-            tracked: &space.tracked,
-            interner: &mut space.interner.borrow_mut(),
-            max_packet_size: self.rules.max_packet_size,
-        };
-        let findings = walk.run(&mut splice);
-        let (bytes, consumed) = splice.finish();
-        let findings = match findings {
-            Ok(findings) => findings,
-            Err(fault) => {
-                self.write(cx, bytes)?;
-                return Err(self.server_faulty(fault));
-            }
-        };
-        lease.held.extend_from_slice(&input[consumed..]);
-        if findings.in_block && self.shard.settings().pool_mode == PoolMode::Statement {
-            return Err(self.refuse_transaction());
-        }
-        self.write(cx, bytes)?;
-        if !Rc::ptr_eq(&params, &self.params) {
-            self.card.params.replace(self.params.clone());
-        }
-        if findings.ready.is_some() {
-            self.note_ready(now);
-        }
-        Ok(())
-    }
-
-    /// ReadyForQuery has been passed on: statistics, and perhaps the server goes home.
-    fn note_ready(&mut self, now: Instant) {
-        let State::Attached(lease) = &self.state else {
-            return;
-        };
-        let status = lease.link.owed.status();
-        self.card.status.set(status);
-        if !lease.link.is_settled() {
-            return;
-        }
-        lease.card.running.set(false);
-        let free = lease.is_free();
-        let query = self.card.query_start.take();
-        let xact = if status == TxStatus::Idle {
-            self.card.xact_start.take()
-        } else {
-            None
-        };
-        let micros = |since: Option<Instant>| {
-            since.map_or(0, |since| {
-                now.saturating_duration_since(since).as_micros() as u64
-            })
-        };
-        self.shard.count(|stats| {
-            stats.query_time += micros(query);
-            stats.xact_time += micros(xact);
-        });
-        if free {
-            self.release(now);
-        }
-    }
-
-    /// The server is free: unless the client keeps it, it goes home.
-    fn release(&mut self, now: Instant) {
-        let settings = self.shard.settings();
-        if settings.pool_mode == PoolMode::Session || self.card.replication != "none" {
-            return;
-        }
-        let State::Attached(lease) = std::mem::replace(&mut self.state, State::Idle) else {
-            return;
-        };
-        if !lease.link.sql.is_known() {
-            return self.begin_listing(lease);
-        }
-        self.enter(State::Idle);
-        self.unlink();
-        self.send_home(lease, now);
-    }
-
-    fn send_home(&self, lease: Lease, now: Instant) {
-        let settings = self.shard.settings();
-        match &settings.server_reset_query {
-            Some(query) if settings.server_reset_query_always => {
-                lease.clean(vec![query.as_bytes().to_vec()])
-            }
-            _ => lease.give_back(now),
-        }
-    }
-
-    /// The client has prepared or dropped statements by SQL: which it has now, only the server can tell.
-    fn begin_listing(&mut self, mut lease: Lease) {
-        let space = self.around.space.clone();
-        let before = self.statements.sql.clone();
-        self.enter(State::Listing(Box::pin(async move {
-            let work = lease.list_statements(&before, &space);
-            let listed = tokio::time::timeout(LISTING_TIMEOUT, work).await;
-            (lease, listed.unwrap_or(Err(ServerLost::Unclear)))
-        })));
-    }
-
-    fn list(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
-        self.flush(cx)?;
-        let State::Listing(work) = &mut self.state else {
-            return Ok(Flow::Again);
-        };
-        let Poll::Ready((lease, listed)) = work.as_mut().poll(cx) else {
-            return Ok(Flow::Wait);
-        };
-        self.enter(State::Idle);
-        self.unlink();
-        let (reason, error) = match listed {
-            Ok(Listed::Ok(names)) => {
-                self.statements.sql = names;
-                self.send_home(lease, now);
-                return Ok(Flow::Again);
-            }
-            Ok(Listed::TooMany(many)) => {
-                ("too many statements", ClientError::with(many.to_string()))
-            }
-            Ok(Listed::Failed(message)) => {
-                let message = String::from_utf8_lossy(&message);
-                tracing::warn!("could not list prepared statements: {message}");
-                let reason = ServerLost::Unclear.reason();
-                (reason, ClientError::new(reason))
-            }
-            Err(lost) => (lost.reason(), ClientError::new(lost.reason())),
-        };
-        lease.close(reason);
-        Err(End::Told(error))
-    }
-
-    fn unlink(&mut self) {
-        self.card.linked.replace(None);
-        self.card.status.set(TxStatus::Idle);
-    }
-
-    /// From the client to the server.
-    fn pump_client(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
-        let around = self.around.clone();
-        let Scratch { read, out } = &mut *around.scratch.borrow_mut();
-        let State::Attached(lease) = &mut self.state else {
-            return Ok(Flow::Again);
-        };
-        if !flush_server(lease, cx)
-            .map_err(|_| End::Told(ClientError::new("server conn crashed?")))?
-        {
-            return Ok(Flow::Wait);
-        }
-        if self.busy && self.held.len() >= AHEAD_MAX {
-            return Ok(Flow::Wait);
-        }
-        let Some(n) = self.poll_read(cx, read)? else {
-            return Ok(Flow::Wait);
-        };
-        self.card.last_input.set(now);
-        self.note_request(now);
-        if self.held.is_empty() {
-            self.forward(cx, now, &read[..n], out)?;
-            return Ok(Flow::Again);
-        }
-        self.held.extend_from_slice(&read[..n]);
-        if self.held.len() >= self.need {
-            let input = std::mem::take(&mut self.held);
-            self.forward(cx, now, &input, out)?;
-        }
-        Ok(Flow::Again)
-    }
-
-    fn forward(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-        input: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), End> {
-        let State::Attached(lease) = &mut self.state else {
-            return Ok(());
-        };
-        out.clear();
-        let mut counts = Counts::default();
-        let mut splice = Splice::new(input, out);
-        let mut walk = Forward {
-            rules: self.rules,
-            statements: &mut self.statements,
-            link: &mut lease.link,
-            cache: &self.around.cache,
-            counts: &mut counts,
-        };
-        let stop = walk.run(&mut splice);
-        let (bytes, consumed) = splice.finish();
-        let lease_server = &mut **lease;
-        let written = write_or_keep(
-            &mut lease_server.stream,
-            &mut lease_server.backlog,
-            cx,
-            bytes,
-        );
-        lease.card.running.set(lease.link.owed.is_running());
-        self.shard.count(|stats| {
-            stats.bytes_received += consumed as u64;
-            stats.client_parse_count += counts.client_parses;
-            stats.server_parse_count += counts.server_parses;
-            stats.bind_count += counts.binds;
-        });
-        if written.is_err() {
-            return self.server_hung_up(cx, now, out);
-        }
-        self.answer_absorbed(cx, out)?;
-        self.note_nothing_asked();
-        self.need = 0;
-        self.busy = false;
-        match stop.map_err(End::Told)? {
-            Stop::Input => {}
-            Stop::Busy => self.busy = true,
-            Stop::NeedBytes(need) => self.need = need,
-            Stop::Terminate => return Err(End::Goodbye),
-        }
-        self.held.extend_from_slice(&input[consumed..]);
-        Ok(())
-    }
-
-    /// What the client sent may ask for nothing (the late end of a failed COPY, a Flush): then no request has begun, and no timeout
-    /// must wait for its end.
-    fn note_nothing_asked(&mut self) {
-        let State::Attached(lease) = &self.state else {
-            return;
-        };
-        if lease.link.is_settled() {
-            self.card.query_start.set(None);
-            if lease.link.owed.status() == TxStatus::Idle {
-                self.card.xact_start.set(None);
-            }
-        }
-    }
-
-    /// Replies of the pooler's own whose turn is now.
-    fn answer_absorbed(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), End> {
-        let State::Attached(lease) = &mut self.state else {
-            return Ok(());
-        };
-        self.card.prepared.set(self.statements.names.len());
-        if lease.link.events.is_empty() || !lease.link.from_server.at_boundary() {
-            return Ok(());
-        }
-        out.clear();
-        deliver::settle(&mut lease.link, &mut self.statements, out);
-        let bytes = std::mem::take(out);
-        let written = self.write(cx, &bytes);
-        *out = bytes;
-        written
-    }
-
-    /// The server takes nothing any more; perhaps it has said why.
-    fn server_hung_up(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Result<(), End> {
-        let State::Attached(lease) = &mut self.state else {
-            return Ok(());
-        };
-        let mut input = std::mem::take(&mut lease.held);
-        let mut chunk = [0; 4096];
-        if let Poll::Ready(Ok(n)) = lease.stream.poll_read(cx, &mut chunk) {
-            input.extend_from_slice(&chunk[..n]);
-            self.deliver(cx, now, &input, out)?;
-        }
-        Err(self.server_lost("server conn crashed?"))
-    }
-}
-
-fn flush_server(lease: &mut Lease, cx: &mut Context<'_>) -> io::Result<bool> {
-    let server = &mut **lease;
-    if server.backlog.is_empty() && !server.stream.wants_flush() {
-        return Ok(true);
-    }
-    match server.backlog.poll_flush(&mut server.stream, cx) {
-        Poll::Pending => Ok(false),
-        Poll::Ready(result) => result.map(|()| true),
-    }
-}
-
-// The end.
-impl Session {
-    /// The linked server can't be used any more.
-    fn server_lost(&mut self, reason: &'static str) -> End {
-        if let State::Attached(lease) = std::mem::replace(&mut self.state, State::Idle) {
-            let clean = lease.link.from_server.at_boundary();
-            self.unlink();
-            lease.close(reason);
-            if !clean {
-                return End::Gone; // in the middle of a message nothing can be said
-            }
-        }
-        End::Told(ClientError::new(reason))
-    }
-
-    fn server_faulty(&mut self, fault: ServerFault) -> End {
-        self.server_lost(match fault {
-            ServerFault::BadHeader => "bad pkt header",
-            ServerFault::Unexpected(_) => "unknown pkt",
-        })
-    }
-
-    fn refuse_transaction(&mut self) -> End {
-        self.server_lost("transaction blocks not allowed in statement pooling mode")
-    }
-
-    /// Takes the session apart: the server gets its verdict, the queue place is left; what remains is to be told to the client.
-    fn end(mut self, end: End) -> Ending {
-        let now = Instant::now();
-        self.card.end_waiting(now);
-        let mut mid_message = false;
-        match std::mem::replace(&mut self.state, State::Idle) {
-            State::Attached(lease) => {
-                mid_message = !lease.link.from_server.at_boundary();
-                self.part(lease, &end, now);
-            }
-            State::Waiting | State::Greeting { queued: true, .. } => self.leave_queue(now),
-            State::Aligning(work) => drop(work),
-            State::Listing(work) => drop(work),
-            _ => {}
-        }
-        self.card.linked.replace(None);
-        let mut farewell = self.backlog.as_slice().to_vec();
-        let told = match &end {
-            End::Told(error) if !mid_message => Some(error.clone()),
-            _ => None,
-        };
-        if let Some(error) = &told {
-            build::error(&mut farewell, Severity::Fatal, &error.sqlstate, &error.text);
-        }
-        let reason = match &end {
-            End::Goodbye => "client close request".to_owned(),
-            End::Gone => "client unexpected eof".to_owned(),
-            End::Told(error) => error.to_string(),
-        };
-        Ending {
-            stream: self.stream.take(),
-            farewell,
-            told,
-            reason,
-        }
-    }
-
-    fn leave_queue(&mut self, now: Instant) {
-        self.shard.leave(&self.ticket);
-        self.shard.forget_dedicated(self.card.id);
-        if let Some(Grant::Server(lease)) = self.ticket.take(std::task::Waker::noop()) {
-            lease.give_back(now);
-        }
-    }
-
-    /// Verdict over the server of a client that ends.
-    fn part(&mut self, lease: Lease, end: &End, now: Instant) {
-        if self.card.replication != "none" {
-            return lease.close("replication client was closed");
-        }
-        if let End::Told(error) = end
-            && !lease.is_free()
-        {
-            return lease.close(&error.to_string());
-        }
-        let settled = lease.link.is_settled() && lease.held.is_empty() && lease.backlog.is_empty();
-        if !settled {
-            let running = lease.link.owed.is_running();
-            let reason = if running {
-                "client disconnected with query in progress"
-            } else {
-                "client disconnect while server was not ready"
-            };
-            return lease.close(reason);
-        }
-        let settings = self.shard.settings();
-        let mut queries = Vec::new();
-        if lease.link.owed.status() != TxStatus::Idle {
-            queries.push(b"ROLLBACK".to_vec());
-        }
-        let resets = settings.pool_mode == PoolMode::Session || settings.server_reset_query_always;
-        if let Some(query) = settings.server_reset_query.as_ref().filter(|_| resets) {
-            queries.push(query.as_bytes().to_vec());
-        }
-        if queries.is_empty() {
-            lease.give_back(now)
-        } else {
-            lease.clean(queries)
-        }
-    }
-}
-
-/// What is left of a session: a socket, and what to tell before it is closed.
-pub struct Ending {
-    /// The client's socket.
-    pub stream: Option<Stream>,
-    /// The last bytes for it.
-    pub farewell: Vec<u8>,
-    /// The error among them.
-    pub told: Option<ClientError>,
-    /// As the log says it.
-    pub reason: String,
 }

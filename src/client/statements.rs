@@ -8,22 +8,25 @@
 //! for the answer ([`Step::Busy`]). And a Parse that the pooler could answer itself is sent all the same while an unanswered batch
 //! may yet leave the transaction failed, since PostgreSQL would refuse it then.
 
+mod deallocate;
+mod outcome;
+
 use std::sync::Arc;
 
+use self::deallocate::Drops;
+pub use self::outcome::{forget_all, settle};
 use super::names::{NAMES_BYTES_MAX, NAMES_MAX, Names};
 use crate::error::ClientError;
-use crate::server::lexer;
 use crate::server::link::ServerLink;
-use crate::server::owed::{Event, Kind, Origin};
+use crate::server::owed::{About, Kind, Origin};
 use crate::server::prepared::{
-    DUMMY_NAME, LOOKED_AT_MAX, NAME_PREFIX, Note, Presence, Statement, StatementCache, key_of,
+    LOOKED_AT_MAX, NAME_PREFIX, Note, Presence, Statement, StatementCache, key_of,
     may_drop_statements,
 };
 use crate::server::sql::SqlNames;
 use crate::types::TxStatus;
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::splice::Splice;
-use crate::wire::startup::split_cstr;
 use crate::wire::tag::from_client as tag;
 use crate::wire::{build, read};
 
@@ -41,19 +44,6 @@ pub struct Statements {
     pub sql: SqlNames,
     /// A DEALLOCATE that the client has parsed and not executed yet.
     drops: Option<Box<Drops>>,
-}
-
-/// What executing the unnamed statement, or the portal made of it, drops: a statement prepared by the protocol.
-#[derive(Debug, Default)]
-struct Drops {
-    unnamed: Option<Box<[u8]>>,
-    portal: Option<DroppingPortal>,
-}
-
-#[derive(Debug)]
-struct DroppingPortal {
-    name: Box<[u8]>,
-    dropped: Box<[u8]>,
 }
 
 impl Statements {
@@ -102,138 +92,6 @@ pub enum Step {
     NeedBytes(usize),
     /// It can't be decided before the server has answered something that it was sent earlier.
     Busy,
-}
-
-impl Drops {
-    /// A portal is made of a statement, or what had its name is gone.
-    fn note_bind(&mut self, portal: &[u8], statement: &[u8]) {
-        if let Some(dropped) = self.unnamed.as_ref().filter(|_| statement.is_empty()) {
-            self.portal = Some(DroppingPortal {
-                name: portal.into(),
-                dropped: dropped.clone(),
-            });
-        } else if self
-            .portal
-            .as_ref()
-            .is_some_and(|known| *known.name == *portal)
-        {
-            self.portal = None;
-        }
-    }
-
-    fn of_portal(&self, portal: &[u8]) -> Option<&[u8]> {
-        let known = self.portal.as_ref()?;
-        (*known.name == *portal).then_some(&known.dropped)
-    }
-}
-
-// DEALLOCATE of what was prepared by the protocol: PostgreSQL keeps both kinds in one name space.
-impl Rewriter<'_> {
-    /// A Query of `total` bytes begins at the cursor whose text may drop statements. `None` if it is nothing special.
-    pub fn query(&mut self, total: u64, splice: &mut Splice) -> Option<Step> {
-        let rest = splice.rest();
-        if total > NAMES_LEN_MAX as u64 || self.link.owed.is_copying_in() {
-            return None;
-        }
-        let Some(body) = rest.get(HEADER_LEN..total as usize) else {
-            return Some(Step::NeedBytes(total as usize));
-        };
-        let (text, _) = split_cstr(body)?;
-        let name = lexer::deallocated(text)?;
-        if self.must_wait(&name, None) {
-            return Some(self.wait(splice));
-        }
-        if !self.statements.names.contains(&name) {
-            return None;
-        }
-        self.statements.note_query();
-        self.prepare_dummy(splice);
-        build::query(splice.insert(), deallocate_dummy().as_bytes());
-        let note = Note::Dropped { name: name.into() };
-        self.sent(Kind::Query, Origin::Client, Some(note));
-        splice.skip(total as usize);
-        Some(Step::Done)
-    }
-
-    /// Its Close is no error, and neither is its Parse then.
-    fn prepare_dummy(&mut self, splice: &mut Splice) {
-        let out = splice.insert();
-        build::close_statement(out, DUMMY_NAME.as_bytes());
-        build::parse_raw(out, DUMMY_NAME.as_bytes(), b"\0\0\0");
-        self.sent(Kind::Close, Origin::Hidden, None);
-        self.sent(Kind::Parse, Origin::Hidden, None);
-    }
-
-    fn parse_unnamed(&mut self, total: u64, splice: &mut Splice) -> Step {
-        let rest = splice.rest();
-        let body = &rest[HEADER_LEN..rest.len().min(total as usize)];
-        if let Some(drops) = &mut self.statements.drops {
-            drops.unnamed = None;
-        }
-        if !self.watches() || !text_may_drop(&body[1..], total) {
-            return self.pass(Kind::Parse, total, splice);
-        }
-        self.link.may_drop = true;
-        if total > NAMES_LEN_MAX as u64 || self.link.owed.is_copying_in() {
-            return self.pass(Kind::Parse, total, splice);
-        }
-        if (body.len() as u64) < total - HEADER_LEN as u64 {
-            return Step::NeedBytes(total as usize);
-        }
-        let parsed = read::parse(body).and_then(|(_, source)| split_cstr(source));
-        let dropped = parsed.and_then(|(text, types)| Some((lexer::deallocated(text)?, types)));
-        let Some((name, types)) = dropped else {
-            return self.pass(Kind::Parse, total, splice);
-        };
-        if self.must_wait(&name, None) {
-            return self.wait(splice);
-        }
-        if !self.statements.names.contains(&name) {
-            return self.pass(Kind::Parse, total, splice);
-        }
-        let source = [deallocate_dummy().as_bytes(), b"\0", types].concat();
-        build::parse_raw(splice.insert(), b"", &source);
-        self.sent(Kind::Parse, Origin::Client, None);
-        splice.skip(total as usize);
-        let drops = self.statements.drops.get_or_insert_default();
-        drops.unnamed = Some(name.into());
-        Step::Done
-    }
-
-    /// An Execute of `total` bytes begins at the cursor, and it may be that of a DEALLOCATE.
-    pub fn execute(&mut self, total: u64, splice: &mut Splice) -> Result<Step, ClientError> {
-        let rest = splice.rest();
-        let body = &rest[HEADER_LEN..rest.len().min(total as usize)];
-        let Some((portal, _)) = split_cstr(body) else {
-            return names_missing(total, rest.len(), "broken Execute packet");
-        };
-        let drops = self.statements.drops.as_ref();
-        let dropped = drops.and_then(|drops| drops.of_portal(portal));
-        let dropped: Option<Box<[u8]>> = dropped.map(Box::from);
-        if dropped
-            .as_ref()
-            .is_some_and(|name| self.must_wait(name, None))
-        {
-            return Ok(self.wait(splice));
-        }
-        let names = &mut self.statements.names;
-        let was = dropped.and_then(|name| Some((names.remove(&name)?, name)));
-        let note = match was {
-            // If it fails, so does all that follows up to the Sync: there the name is free until then.
-            Some((was, name)) => {
-                self.prepare_dummy(splice);
-                Some(Note::Unnamed { name, was })
-            }
-            None => self.link.may_drop.then_some(Note::Suspect),
-        };
-        self.sent(Kind::Execute, Origin::Client, note);
-        splice.pass(self.link.to_server.begin(total, splice.rest().len()));
-        Ok(Step::Done)
-    }
-}
-
-fn deallocate_dummy() -> String {
-    format!("DEALLOCATE \"{DUMMY_NAME}\"")
 }
 
 impl Rewriter<'_> {
@@ -360,12 +218,13 @@ impl Rewriter<'_> {
         if name.is_empty() {
             return Ok(self.pass(Kind::Bind, total, splice));
         }
-        let known = self.statements.names.get(name).cloned();
-        if self.must_wait(name, known.as_ref().map(|known| known.id)) {
+        let known = self.statements.names.find(name);
+        let known = known.map(|(found, statement)| (found, statement.clone()));
+        if self.must_wait(name, known.as_ref().map(|(_, known)| known.id)) {
             return Ok(self.wait(splice));
         }
         self.counts.binds += 1;
-        let Some(statement) = known else {
+        let Some((found, statement)) = known else {
             return Ok(self.pass(Kind::Bind, total, splice)); // the server knows how to refuse it
         };
         self.link.may_drop |= statement.may_drop;
@@ -377,7 +236,11 @@ impl Rewriter<'_> {
         out.extend_from_slice(&(len as u32).to_be_bytes());
         build::cstr(out, portal);
         build::cstr(out, &statement.name);
-        self.link.sent_about(Kind::Bind, statement.id);
+        let about = About {
+            statement: statement.id,
+            name: found,
+        };
+        self.link.sent_about(Kind::Bind, about);
         settle(self.link, Some(self.statements));
         splice.skip(HEADER_LEN + head);
         let left = total - (HEADER_LEN + head) as u64;
@@ -556,85 +419,4 @@ fn names_missing(total: u64, there: usize, broken: &'static str) -> Result<Step,
         return Err(ClientError::new(broken));
     }
     Ok(Step::NeedBytes((total as usize).min(NAMES_LEN_MAX)))
-}
-
-/// Acts upon what became of requests; only absorbed ones that are to be answered are left. The names are missing when the client
-/// is gone.
-pub fn settle(link: &mut ServerLink, mut names: Option<&mut Statements>) {
-    if link.events.is_empty() {
-        return;
-    }
-    let mut events = std::mem::take(&mut link.events);
-    events.retain(|event| {
-        match event {
-            Event::Undone(note) => take_back(note, names.as_deref_mut(), link),
-            Event::Done(note) => confirm(note, names.as_deref_mut(), link),
-            Event::Answer(..) => {}
-        }
-        matches!(event, Event::Answer(..))
-    });
-    link.events = events;
-}
-
-fn confirm(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink) {
-    link.tainted |= matches!(note, Note::Taken);
-    let Note::Duplicate {
-        name,
-        statement,
-        new,
-    } = note
-    else {
-        return;
-    };
-    // The server had lost the statement that should have stood in the way, and has the new one under its name now.
-    link.prepared.remove(statement.id);
-    link.tainted = true;
-    if let Some(names) = names {
-        names.names.insert(name, new.clone());
-    }
-}
-
-fn take_back(note: &Note, names: Option<&mut Statements>, link: &mut ServerLink) {
-    match note {
-        Note::Named { name, now, sent } => {
-            if let Some(names) = names {
-                names.names.remove(name);
-            }
-            if *sent {
-                link.prepared.remove(now.id);
-            }
-        }
-        Note::Unnamed { name, was } => {
-            if let Some(names) = names {
-                names.names.insert(name, was.clone());
-            }
-        }
-        Note::OnServer(statement) => link.prepared.remove(statement.id),
-        Note::OffServer(statement) => link.prepared.restore(statement.clone()),
-        Note::Duplicate { .. } | Note::Dropped { .. } | Note::Taken | Note::Suspect => {}
-    }
-}
-
-/// The server has dropped all its statements at the client's demand: only those named by requests still in flight remain.
-pub fn forget_all(names: &mut Statements, link: &mut ServerLink) {
-    names.names.clear();
-    names.sql = None;
-    link.prepared.clear();
-    link.sql.clear();
-    for note in link.owed.notes() {
-        match note {
-            Note::Named { name, now, sent } => {
-                names.names.insert(name, now.clone());
-                if *sent {
-                    link.prepared.insert(now.clone());
-                }
-            }
-            Note::Unnamed { name, .. } => {
-                names.names.remove(name);
-            }
-            Note::OnServer(statement) => link.prepared.insert(statement.clone()),
-            Note::OffServer(statement) => link.prepared.remove(statement.id),
-            Note::Duplicate { .. } | Note::Dropped { .. } | Note::Taken | Note::Suspect => {}
-        }
-    }
 }

@@ -81,17 +81,25 @@ impl Advice<'_> {
 
     fn logins(&mut self) {
         let settings = &self.config.settings;
-        if settings.auth_type != AuthType::Any && settings.auth_file.is_none() {
+        let mut entries = self.config.databases.values().chain(&self.config.autodb);
+        let asks = settings.auth_user.is_some() || entries.any(|db| db.auth_user.is_some());
+        let needs_file = !matches!(
+            settings.auth_type,
+            AuthType::Any | AuthType::Ldap | AuthType::Pam
+        );
+        if needs_file && settings.auth_file.is_none() && !asks {
             let method = settings.auth_type;
             self.warn(
                 "auth_type",
                 format!("auth_type={method} without auth_file: nobody can log in"),
             );
         }
-        if settings.auth_type == AuthType::Plain && settings.client_tls_sslmode < SslMode::Require {
+        let method = settings.auth_type;
+        let in_clear = matches!(method, AuthType::Plain | AuthType::Ldap | AuthType::Pam);
+        if in_clear && settings.client_tls_sslmode < SslMode::Require {
             self.warn(
                 "auth_type",
-                "auth_type=plain without TLS: passwords cross the network in clear",
+                format!("auth_type={method} without TLS: passwords cross the network in clear"),
             );
         }
         if let Some(name) = &settings.auth_dbname

@@ -1,8 +1,9 @@
 //! `pgweir check`: everything that can be said about a configuration without starting, for people to read.
 //!
 //! Mistakes come from [`super::load`]'s own readers, advice from [`super::advice`]; here the machine is asked as well:
-//! files that are named, and the limit on open files.
+//! files that are named, and the limit on open files. What [`exposed`] finds, a start and a reload log too.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -14,6 +15,7 @@ use super::advice::{advise, connections_max};
 use super::draft::{Finished, Places};
 use super::effective::Config;
 use super::problem::{Note, Place, Problem, Severity};
+use super::secret::LdapText;
 use super::source::reason;
 use super::words::{AuthType, SslMode};
 
@@ -21,6 +23,7 @@ use super::words::{AuthType, SslMode};
 const DESCRIPTORS_BESIDES: u64 = 64;
 /// The permission bit "readable by others".
 const OTHERS_READ: u32 = 0o004;
+/// The key in `auth_ldap_options` whose value is a password.
 
 /// One line of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,53 +152,33 @@ fn descriptors(config: &Config, places: &Places, soft: u64, hard: u64) -> Option
     None
 }
 
-/// The files that the settings name: there, readable, and secrets not readable by everybody.
+/// The files that the settings name: there, readable for us, and secrets not for everybody.
 fn files(config: &Config, places: &Places) -> Vec<Note> {
     let settings = &config.settings;
     let mut notes = Vec::new();
-    let mut look = |name: &str, path: &Option<PathBuf>, secret: bool| {
+    let mut look = |name: &str, path: &Option<PathBuf>| {
         if let Some(path) = path {
-            notes.extend(look_at(name, path, secret, &places.setting(name)));
+            notes.extend(look_at(name, path, &places.setting(name)));
         }
     };
-    if settings.auth_type != AuthType::Any {
-        look("auth_file", &settings.auth_file, true);
+    if !matches!(settings.auth_type, AuthType::Any | AuthType::Pam) {
+        look("auth_file", &settings.auth_file);
     }
     if settings.client_tls_sslmode != SslMode::Disable {
-        look("client_tls_key_file", &settings.client_tls_key_file, true);
-        look(
-            "client_tls_cert_file",
-            &settings.client_tls_cert_file,
-            false,
-        );
-        look("client_tls_ca_file", &settings.client_tls_ca_file, false);
+        look("client_tls_key_file", &settings.client_tls_key_file);
+        look("client_tls_cert_file", &settings.client_tls_cert_file);
+        look("client_tls_ca_file", &settings.client_tls_ca_file);
     }
     if settings.server_tls_sslmode != SslMode::Disable {
-        look("server_tls_key_file", &settings.server_tls_key_file, true);
-        look(
-            "server_tls_cert_file",
-            &settings.server_tls_cert_file,
-            false,
-        );
-        look("server_tls_ca_file", &settings.server_tls_ca_file, false);
+        look("server_tls_key_file", &settings.server_tls_key_file);
+        look("server_tls_cert_file", &settings.server_tls_cert_file);
+        look("server_tls_ca_file", &settings.server_tls_ca_file);
     }
-    if config
-        .databases
-        .values()
-        .chain(&config.autodb)
-        .any(|db| db.password.is_some())
-    {
-        notes.extend(look_at(
-            "the configuration, with passwords in it",
-            &config.path,
-            true,
-            &Place::none(),
-        ));
-    }
+    notes.extend(exposed(config, places));
     notes
 }
 
-fn look_at(name: &str, path: &Path, secret: bool, place: &Place) -> Option<Note> {
+fn look_at(name: &str, path: &Path, place: &Place) -> Option<Note> {
     let shown = path.display();
     let metadata = match File::open(path).and_then(|file| file.metadata()) {
         Ok(metadata) => metadata,
@@ -216,13 +199,58 @@ fn look_at(name: &str, path: &Path, secret: bool, place: &Place) -> Option<Note>
             text,
         });
     }
-    let open_to_all = secret && metadata.mode() & OTHERS_READ != 0;
-    open_to_all.then(|| {
-        Note::warning(
-            place,
-            format!("{name} {shown} can be read by every user of this system"),
-        )
-    })
+    None
+}
+
+/// The files with secrets in them that every user of this system can read: `auth_file`, keys, and files of the configuration itself
+/// with passwords. Files that can't be looked at are none of them.
+pub fn exposed(config: &Config, places: &Places) -> Vec<Note> {
+    let settings = &config.settings;
+    let named = [
+        ("auth_file", &settings.auth_file),
+        ("client_tls_key_file", &settings.client_tls_key_file),
+        ("server_tls_key_file", &settings.server_tls_key_file),
+    ];
+    let named = named.into_iter().filter_map(|(name, path)| {
+        let path = path.as_deref()?;
+        open_to_all(name, path, &places.setting(name))
+    });
+    let written = files_with_passwords(config, places).into_iter();
+    let written = written.filter_map(|(path, place)| {
+        open_to_all("the configuration, with passwords in it,", path, place)
+    });
+    named.chain(written).collect()
+}
+
+fn open_to_all(name: &str, path: &Path, place: &Place) -> Option<Note> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let text = format!(
+        "{name} {} can be read by every user of this system",
+        path.display()
+    );
+    (metadata.mode() & OTHERS_READ != 0).then(|| Note::warning(place, text))
+}
+
+/// The files in which passwords are written, each once, with the first place.
+fn files_with_passwords<'a>(
+    config: &'a Config,
+    places: &'a Places,
+) -> BTreeMap<&'a Path, &'a Place> {
+    let entries = config.databases.values().chain(&config.autodb);
+    let databases = entries
+        .filter(|db| db.password.is_some())
+        .filter_map(|db| places.databases.get(&db.name));
+    let ldap = config.settings.auth_ldap_options.as_ref();
+    let ldap = ldap.filter(|options| options.has_password());
+    let ldap = ldap.and_then(|_| places.settings.get("auth_ldap_options"));
+    let mut files = BTreeMap::new();
+    for place in databases.chain(ldap) {
+        // A variable of the environment is no file, and has no line.
+        if place.line.is_some() {
+            files.entry(Path::new(&place.file)).or_insert(place);
+        }
+    }
+    files
 }
 
 #[cfg(test)]
@@ -280,20 +308,54 @@ mod tests {
         let users = dir.path().join("users.txt");
         write(&users, "").unwrap();
         set_permissions(&users, Permissions::from_mode(0o644)).unwrap();
-        let note = look_at("auth_file", &users, true, &Place::none()).unwrap();
+        let note = open_to_all("auth_file", &users, &Place::none()).unwrap();
         assert_eq!(note.severity, Severity::Warning);
-        assert_eq!(
-            look_at("client_tls_ca_file", &users, false, &Place::none()),
-            None
-        );
-        let note = look_at("auth_file", &dir.path().join("none"), true, &Place::none()).unwrap();
+        assert_eq!(look_at("auth_file", &users, &Place::none()), None);
+        let note = look_at("auth_file", &dir.path().join("none"), &Place::none()).unwrap();
         assert_eq!(note.severity, Severity::Error);
         assert!(
             note.text.ends_with("No such file or directory"),
             "{}",
             note.text
         );
-        assert!(look_at("auth_file", dir.path(), true, &Place::none()).is_some());
+        assert!(look_at("auth_file", dir.path(), &Place::none()).is_some());
+    }
+
+    #[test]
+    fn secrets_that_everybody_can_read_are_told_at_the_start_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str, mode: u32| {
+            let path = dir.path().join(name);
+            write(&path, text).unwrap();
+            set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            path.display().to_string()
+        };
+        let users = file("users.txt", "", 0o644);
+        let more = file("more.ini", "b = host=x password=p\nc = password=q\n", 0o644);
+        let text = |include: &str| {
+            format!(
+                "[pgbouncer]\nauth_file = {users}\n[databases]\na = host=x password=p\n%include {include}\n"
+            )
+        };
+        let main = file("main.ini", &text(&more), 0o640);
+        let told = || {
+            let notes = super::super::load(Path::new(&main), []).unwrap().notes;
+            let notes = notes.into_iter().map(|note| note.to_string());
+            notes
+                .filter(|note| note.contains("every user"))
+                .collect::<Vec<_>>()
+        };
+        let first =
+            format!("auth_file {users} can be read by every user of this system ({main}:2)");
+        let second = format!(
+            "the configuration, with passwords in it, {more} can be read by every user of this system ({more}:1)"
+        );
+        assert_eq!(told(), [first, second]);
+        let report = check(Path::new(&main), [], |_, _| Vec::new()).to_string();
+        assert_eq!(report.matches("every user").count(), 2, "{report}");
+        file("users.txt", "", 0o600);
+        file("more.ini", "b = host=x password=p\n", 0o600);
+        assert_eq!(told(), [""; 0]);
     }
 
     #[test]

@@ -217,8 +217,6 @@ macro_rules! key {
     (@remark $($other:tt)*) => { None };
 }
 
-const NO_AUTH_QUERY: Remark = Remark::Missing("auth_query is not available in this version");
-
 /// The keys of `[databases]` entries.
 pub static DATABASE_KEYS: &[Key<Database>] = &[
     key!("dbname", dbname, text, "Database on the server."),
@@ -231,9 +229,19 @@ pub static DATABASE_KEYS: &[Key<Database>] = &[
     key!("port", port, port, "Port of the servers."),
     key!("user", user, text, "User of all server connections."),
     key!("password", password, secret, "Password of that user."),
-    key!("auth_user", auth_user, text, "User who runs auth_query.", remark: NO_AUTH_QUERY),
-    key!("auth_query", auth_query, text, "Query that looks up secrets.", remark: NO_AUTH_QUERY),
-    key!("auth_dbname", auth_dbname, auth_dbname, "Entry in which auth_query runs.", remark: NO_AUTH_QUERY),
+    key!("auth_user", auth_user, text, "User who runs auth_query."),
+    key!(
+        "auth_query",
+        auth_query,
+        text,
+        "Query that looks up secrets."
+    ),
+    key!(
+        "auth_dbname",
+        auth_dbname,
+        auth_dbname,
+        "Entry in which auth_query runs."
+    ),
     key!(
         "pool_size",
         pool_size,

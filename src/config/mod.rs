@@ -73,6 +73,7 @@ pub fn load(
         mut notes,
     } = read(path, variables)?;
     notes.extend(advice::advise(&config, &places));
+    notes.extend(check::exposed(&config, &places));
     Ok(Loaded { config, notes })
 }
 

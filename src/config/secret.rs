@@ -48,6 +48,11 @@ impl LdapText {
         self.0.expose()
     }
 
+    /// Whether there seems to be a password in it.
+    pub fn has_password(&self) -> bool {
+        self.expose().contains(HIDDEN_FROM)
+    }
+
     fn shown(&self) -> String {
         match self.expose().split_once(HIDDEN_FROM) {
             Some((before, _)) => format!("{before}{HIDDEN_FROM}=..."),

@@ -67,8 +67,7 @@ settings! {
     /// Append the client's address to application_name at connect.
     application_name_add_host: bool, Kind::Flag, "0", live;
     /// Database entry in which auth_query runs.
-    auth_dbname: Option<String>, Kind::DatabaseName, unset, live,
-        remark Missing("auth_query is not available in this version");
+    auth_dbname: Option<String>, Kind::DatabaseName, unset, live;
     /// File of users and their secrets.
     auth_file: Option<PathBuf>, Kind::Path, unset, live;
     /// Rules for auth_type=hba.
@@ -78,13 +77,11 @@ settings! {
     /// Connection options for auth_type=ldap.
     auth_ldap_options: Option<LdapText>, Kind::Text, unset, live;
     /// Query that looks up the secret of a user who is not in auth_file.
-    auth_query: String, Kind::Text, AUTH_QUERY, live,
-        remark Missing("auth_query is not available in this version");
+    auth_query: String, Kind::Text, AUTH_QUERY, live;
     /// How clients prove who they are.
     auth_type: AuthType, AUTH_TYPES, "md5", live;
     /// User who runs auth_query.
-    auth_user: Option<String>, Kind::Text, unset, live,
-        remark Missing("auth_query is not available in this version: users who are not in auth_file cannot log in");
+    auth_user: Option<String>, Kind::Text, unset, live;
     /// Forget databases made from `*` when unused this long; 0 = never.
     autodb_idle_timeout: Duration, Kind::Time, "3600", live;
     /// Longest wait of a cancel request for a server connection; 0 = for ever.

@@ -49,7 +49,8 @@ pub async fn dial(
         match target {
             Target::Tcp { host, port } => {
                 let places = dns.places(host, *port).await.map_err(io::Error::other)?;
-                let opened = dial_places(places, dns, options, deadline).await;
+                let note = |site: &Site| dns.note_unreachable(site);
+                let opened = dial_places(places, options, deadline, note).await;
                 opened.map(|(stream, _)| stream)
             }
             Target::Unix { path } => connect_unix(path).await,
@@ -59,15 +60,15 @@ pub async fn dial(
 }
 
 /// Tries one address after the other until one takes us in, each for its share of the time, so that one that swallows packets does
-/// not hide the others. Which one it was is part of the result; those before it will be tried later by others.
+/// not hide the others. Which one it was is part of the result; those before it are noted as `unreachable`.
 ///
 /// # Errors
 /// The last address' error; `NotFound` without any.
 pub async fn dial_places(
     places: Vec<Place>,
-    dns: &Resolver,
     options: &TcpOptions,
     deadline: Instant,
+    unreachable: impl Fn(&Site),
 ) -> io::Result<(Stream, Option<Arc<Site>>)> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     let mut left = u32::try_from(places.len()).unwrap_or(u32::MAX);
@@ -79,7 +80,7 @@ pub async fn dial_places(
             Err(error) => last = error,
         }
         if let Some(site) = site {
-            dns.note_unreachable(&site);
+            unreachable(&site);
         }
     }
     Err(last)
@@ -183,7 +184,7 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         let places = vec![(dead, None), (live, None)];
         let deadline = Instant::now() + SOON;
-        let opened = dial_places(places, &Resolver::default(), &options, deadline).await;
+        let opened = dial_places(places, &options, deadline, |_| {}).await;
         let (stream, _) = opened.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), PeerAddr::Tcp(live));
     }

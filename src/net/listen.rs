@@ -109,6 +109,7 @@ pub struct BoundListener {
     socket: Socket,
     kind: Kind,
     name: String,
+    is_passed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +163,7 @@ pub fn bind_unix(
         kind: Kind::Unix,
         name: format!("unix:{path}"),
         files,
+        is_passed: false,
     })
 }
 
@@ -205,6 +207,7 @@ fn bind_one(addr: SocketAddr, options: &ListenOptions) -> Result<BoundListener, 
         socket,
         kind: Kind::Tcp,
         files: None,
+        is_passed: false,
     })
 }
 
@@ -234,6 +237,7 @@ impl BoundListener {
             kind,
             name,
             files: None,
+            is_passed: true,
         })
     }
 
@@ -269,6 +273,7 @@ impl BoundListener {
             socket,
             name: self.name,
             refuses: false,
+            is_passed: self.is_passed,
             _files: self.files,
         })
     }
@@ -283,6 +288,7 @@ pub struct Listener {
     name: String,
     /// See [`Listener::refuse_new`].
     refuses: bool,
+    is_passed: bool,
 }
 
 #[derive(Debug)]
@@ -349,6 +355,12 @@ impl Listener {
     /// Is it a Unix socket?
     pub fn is_unix(&self) -> bool {
         matches!(self.socket, Acceptor::Unix(_))
+    }
+
+    /// Was it passed to us ([`BoundListener::from_fd`])? Then others have it too: what is set on it stays set, and it goes on
+    /// listening when we close it.
+    pub fn is_passed(&self) -> bool {
+        self.is_passed
     }
 
     /// The TCP address that it listens on; `None` for a Unix socket.

@@ -232,6 +232,17 @@ impl Shard {
         }
     }
 
+    /// What a client is told that has come in vain: no server is there, logging in to one has failed, and
+    /// `server_login_retry` has not passed yet.
+    pub fn failing(&self, now: Instant) -> Option<ClientError> {
+        let error = self
+            .share
+            .failing(now, self.settings.borrow().server_login_retry)?;
+        Some(ClientError::with(format!(
+            "server login has been failing, cached error: {error} (server_login_retry)"
+        )))
+    }
+
     /// A client does not wait any more.
     pub fn leave(&self, ticket: &Rc<Ticket>) {
         self.core.borrow_mut().leave(ticket);

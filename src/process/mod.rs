@@ -2,13 +2,14 @@
 //!
 //! Nothing here knows the pooler. The order at start, as in PgBouncer: [`switch_user`], [`refuse_root`],
 //! [`pidfile::remove_stale`], [`daemonise`], then (listening) [`Pidfile::create`] and [`Readiness::ready`]. Up to `daemonise`
-//! no thread may exist; so runtimes come after it. systemd's readiness protocol would join [`Readiness`]; it is not spoken yet.
+//! no thread may exist; so runtimes come after it. Before all of it, [`systemd::Manager::from_environment`].
 
 pub mod cores;
 pub mod daemon;
 pub mod limits;
 pub mod pidfile;
 pub mod signals;
+pub mod systemd;
 pub mod user;
 
 pub use cores::usable_cores;

@@ -16,7 +16,9 @@ use crate::wire::build;
 use crate::wire::tag::{from_client, from_server as tag};
 
 /// Statements that are prepared before the answers are read: neither side's buffers can be full of unread words.
-const BATCH_LEN: usize = 16;
+const PREPARED_AT_ONCE: usize = 64;
+/// Statements that are dropped before the answers, of five bytes each, are read.
+const DROPPED_AT_ONCE: usize = 1024;
 
 /// What became of a list of statements.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl Server {
             self.read_as(wants, space).await?;
         }
         let mut failed = Vec::new();
-        for some in prepare.chunks(BATCH_LEN) {
+        for some in prepare.chunks(PREPARED_AT_ONCE) {
             let faults = self.prepare_statements(some, space).await?;
             let of_names = some.iter().zip(faults);
             failed.extend(of_names.filter_map(|((name, _), fault)| Some((name.clone(), fault?))));
@@ -100,7 +102,7 @@ impl Server {
         names: &[Box<[u8]>],
         space: &ParamSpace,
     ) -> Result<(), ServerLost> {
-        for names in names.chunks(BATCH_LEN) {
+        for names in names.chunks(DROPPED_AT_ONCE) {
             let mut out = Vec::new();
             for name in names {
                 build::close_statement(&mut out, name);

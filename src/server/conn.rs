@@ -1,7 +1,9 @@
 //! One connection to PostgreSQL, logged in: its socket, its protocol state, and what the operator sees of it.
 //!
 //! A [`Server`] is a plain value. It rests in a pool, is on loan to a client, or runs a query of the pooler's own
-//! ([`Server::command`]); it moves between workers as a [`TravelingServer`]. How it is connected is in [`super::connect`].
+//! ([`Server::command`], [`Server::inquire`]); it moves between workers as a [`TravelingServer`]. How it is connected is in [`super::connect`].
+
+mod inquire;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -10,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
 
+pub use self::inquire::InquiryError;
 use super::link::ServerLink;
 use super::owed::{Kind, Origin};
 use super::params::{Interner, ParamSet, Tracked};
@@ -31,6 +34,20 @@ pub struct ParamSpace {
     pub tracked: Arc<Tracked>,
     /// The sets in use.
     pub interner: RefCell<Interner>,
+}
+
+impl ParamSpace {
+    /// The tracked ones among what a server has reported, and a bit for each of them.
+    pub fn read(&self, parameters: &[(Vec<u8>, Vec<u8>)]) -> (ParamSet, u32) {
+        let (mut set, mut reported) = (ParamSet::default(), 0);
+        for (name, value) in parameters {
+            if let Some(index) = self.tracked.index(name) {
+                set.set(index, Some(value));
+                reported |= 1 << index;
+            }
+        }
+        (set, reported)
+    }
 }
 
 /// What a server connection does, as `SHOW SERVERS` says it.

@@ -219,7 +219,8 @@ async fn open(plan: &ConnectPlan, limit: Duration) -> Result<Opened, ConnectErro
         Target::Tcp { host, port } => {
             let places = plan.dns.places(host, *port).await;
             let places = places.map_err(|_| ConnectError::Network(DNS_FAILED))?;
-            let opened = dial_places(places, &plan.dns, &plan.tcp, deadline).await;
+            let note = |site: &Site| plan.dns.note_unreachable(site);
+            let opened = dial_places(places, &plan.tcp, deadline, note).await;
             opened.map_err(|error| connect_failed(&plan.who, &error))
         }
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::owed::{Event, Kind, Origin, Owed};
+use super::owed::{About, Event, Kind, Origin, Owed};
 use super::params::ParamSet;
 use super::prepared::{Note, PreparedSet};
 use super::sql::SqlHeld;
@@ -72,8 +72,8 @@ impl ServerLink {
     }
 
     /// Enters a client's request that uses a statement of the pooler's into the ledger.
-    pub fn sent_about(&mut self, kind: Kind, statement: u64) {
+    pub fn sent_about(&mut self, kind: Kind, about: About) {
         let (origin, events) = (Origin::Client, &mut self.events);
-        self.owed.sent_about(kind, origin, None, statement, events);
+        self.owed.sent_about(kind, origin, None, about, events);
     }
 }

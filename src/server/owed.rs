@@ -78,6 +78,16 @@ pub enum Event<N> {
     Answer(Kind, Option<N>),
 }
 
+/// What a request is about, told back while its reply is looked at: nothing unless [`Owed::sent_about`] said so. Much cheaper than
+/// a note, and of no meaning to the ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// Number of a statement, from one.
+    pub statement: u64,
+    /// The client's name of it; see [`Names::find`](crate::client::names::Names::find).
+    pub name: usize,
+}
+
 /// What to do with a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -215,8 +225,9 @@ impl<N> Owed<N> {
     }
 
     /// What the request is about whose reply comes next; see [`Owed::sent_about`].
-    pub fn head_about(&self) -> u64 {
-        self.queue.front().map_or(0, |entry| entry.about)
+    pub fn head_about(&self) -> About {
+        let head = self.queue.front();
+        head.map_or(About::default(), |entry| entry.about)
     }
 
     /// What the next reply answers.
@@ -248,16 +259,16 @@ impl<N> Owed<N> {
         note: Option<N>,
         events: &mut Vec<Event<N>>,
     ) {
-        self.sent_about(kind, origin, note, 0, events);
+        self.sent_about(kind, origin, note, About::default(), events);
     }
 
-    /// As [`Owed::sent`], and [`Owed::head_about`] tells `about` when the reply comes. That is much cheaper than a note.
+    /// As [`Owed::sent`], and [`Owed::head_about`] tells `about` when the reply comes.
     pub fn sent_about(
         &mut self,
         kind: Kind,
         origin: Origin,
         note: Option<N>,
-        about: u64,
+        about: About,
         events: &mut Vec<Event<N>>,
     ) {
         if self.lost {

@@ -321,3 +321,136 @@ fn column(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
             .map(|(value, rest)| (Some(value), rest)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The server lists these; each text prepares its name.
+    fn list(names: &[&str]) -> SqlList {
+        let mut list = SqlList::new(ParamSet::default());
+        for name in names {
+            let text = format!("PREPARE {name} AS SELECT 1");
+            assert_eq!(list.row(&row(name, Some(&text)), false), None);
+        }
+        list
+    }
+
+    fn row(name: &str, text: Option<&str>) -> Vec<u8> {
+        let mut out = Vec::new();
+        let columns = [Some(name.as_bytes()), text.map(str::as_bytes)];
+        crate::wire::build::data_row(&mut out, columns.into_iter());
+        out.split_off(crate::wire::frame::HEADER_LEN)
+    }
+
+    fn names(set: &SqlNames) -> Vec<&str> {
+        let names = set.iter().flat_map(|set| set.names());
+        names
+            .map(|name| std::str::from_utf8(name).unwrap())
+            .collect()
+    }
+
+    fn plan(held: &SqlHeld, client: &SqlNames) -> (Vec<String>, Vec<String>) {
+        let plan = held.plan(client);
+        let show = |name: &[u8]| String::from_utf8(name.to_vec()).unwrap();
+        let prepare = plan.prepare.iter().map(|(name, _)| show(name));
+        (
+            plan.drop.iter().map(|name| show(name)).collect(),
+            prepare.collect(),
+        )
+    }
+
+    /// A server on which a client has prepared these.
+    fn prepared(names: &[&str], client: &SqlNames) -> (SqlHeld, SqlNames) {
+        let mut held = SqlHeld::default();
+        held.note_changed();
+        assert!(!held.is_known());
+        let expects = held.learn(list(names), client).unwrap();
+        (held, expects)
+    }
+
+    #[test]
+    fn the_owner_agrees_and_others_do_not() {
+        let (mut held, owner) = prepared(&["a", "b"], &None);
+        assert!(held.agrees(&owner) && !held.agrees(&None));
+        assert!(held.holds(b"a") && !held.holds(b"c"));
+        let gone = ["a".to_owned(), "b".to_owned()].to_vec();
+        assert_eq!(plan(&held, &None), (gone.clone(), vec![]));
+        held.carried_out(&None, vec![]);
+        assert!(held.agrees(&None) && !held.agrees(&owner));
+        assert_eq!(plan(&held, &owner), (vec![], gone));
+        held.carried_out(&owner, vec![]);
+        assert!(held.agrees(&owner));
+    }
+
+    #[test]
+    fn what_could_not_be_prepared_is_tried_again_and_not_forgotten() {
+        let (mut held, owner) = prepared(&["a", "b"], &None);
+        held.clear();
+        held.carried_out(&owner, vec![((*b"a").into(), (*b"why").into())]);
+        assert_eq!(held.fault_of(b"a"), Some(&b"why"[..]));
+        assert!(!held.agrees(&owner) && !held.agrees(&None));
+        assert_eq!(plan(&held, &owner), (vec![], vec!["a".to_owned()]));
+        held.note_changed();
+        let owner = held.learn(list(&["b", "c"]), &owner).unwrap();
+        assert_eq!(names(&owner), ["a", "b", "c"]);
+        held.note_changed();
+        let owner = held.learn(list(&["c"]), &owner).unwrap();
+        assert_eq!(names(&owner), ["a", "c"], "b has been dropped");
+    }
+
+    #[test]
+    fn shared_statements_belong_to_nobody() {
+        let mut held = SqlHeld::with_shared();
+        assert!(!held.agrees(&None));
+        assert_eq!(held.learn(list(&["all"]), &None), Ok(None));
+        assert!(held.agrees(&None));
+        held.note_changed();
+        let owner = held.learn(list(&["all", "mine"]), &None).unwrap();
+        assert_eq!(names(&owner), ["mine"]);
+        assert_eq!(plan(&held, &None), (vec!["mine".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn what_is_not_understood_goes() {
+        let mut held = SqlHeld::default();
+        held.note_changed();
+        let mut list = SqlList::new(ParamSet::default());
+        list.row(
+            &row(
+                "odd",
+                Some("PREPARE odd AS SELECT 1; PREPARE odd AS SELECT 2"),
+            ),
+            false,
+        );
+        assert_eq!(list.row(&row("PGWEIR_7", None), false), Some(7));
+        assert_eq!(list.row(&row("foreign", None), false), None);
+        assert_eq!(list.row(b"\0\x02\0", false), None);
+        assert_eq!(held.learn(list, &None), Ok(None));
+        assert_eq!(plan(&held, &None), (vec!["odd".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn there_are_limits() {
+        let mut held = SqlHeld::default();
+        let many: Vec<String> = (0..=SQL_NAMES_MAX).map(|n| format!("q{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(held.learn(list(&many[1..]), &None).is_ok());
+        assert_eq!(held.learn(list(&many), &None), Err(TooMany));
+        for (texts, fits) in [(5, true), (6, false)] {
+            let mut list = SqlList::new(ParamSet::default());
+            for n in 0..texts {
+                let long = format!("PREPARE q{n} AS SELECT '{}'", "x".repeat(SQL_TEXT_MAX - 30));
+                list.row(&row(&format!("q{n}"), Some(&long)), false);
+            }
+            assert_eq!(held.learn(list, &None).is_ok(), fits);
+        }
+        let mut list = SqlList::new(ParamSet::default());
+        list.row(&row("q", Some(&"x".repeat(SQL_TEXT_MAX + 1))), false);
+        assert_eq!(
+            held.learn(list, &None),
+            Err(TooMany),
+            "perhaps it is longer still"
+        );
+    }
+}

@@ -229,6 +229,48 @@ pub fn parse_raw(out: &mut Vec<u8>, name: &[u8], text_and_types: &[u8]) {
     });
 }
 
+/// Parse of an unnamed statement; the server finds out the types of its parameters.
+pub fn parse(out: &mut Vec<u8>, sql: &[u8]) {
+    message(out, from_client::PARSE, |out| {
+        cstr(out, b"");
+        cstr(out, sql);
+        out.extend_from_slice(&0u16.to_be_bytes());
+    });
+}
+
+/// Bind of the unnamed statement to the unnamed portal, with one parameter; all in text format.
+pub fn bind_text(out: &mut Vec<u8>, parameter: &[u8]) {
+    message(out, from_client::BIND, |out| {
+        cstr(out, b"");
+        cstr(out, b"");
+        out.extend_from_slice(&0u16.to_be_bytes());
+        out.extend_from_slice(&1u16.to_be_bytes());
+        out.extend_from_slice(&(parameter.len() as u32).to_be_bytes());
+        out.extend_from_slice(parameter);
+        out.extend_from_slice(&0u16.to_be_bytes());
+    });
+}
+
+/// Describe of the unnamed portal
+pub fn describe_portal(out: &mut Vec<u8>) {
+    message(out, from_client::DESCRIBE, |out| {
+        out.extend_from_slice(b"P\0")
+    });
+}
+
+/// Execute of the unnamed portal to its end
+pub fn execute(out: &mut Vec<u8>) {
+    message(out, from_client::EXECUTE, |out| {
+        cstr(out, b"");
+        out.extend_from_slice(&0u32.to_be_bytes());
+    });
+}
+
+/// Sync
+pub fn sync(out: &mut Vec<u8>) {
+    message(out, from_client::SYNC, |_| {});
+}
+
 /// Parse, Bind, Execute and Sync of a text without parameters, under the empty names
 pub fn unnamed_round(out: &mut Vec<u8>, text: &[u8]) {
     message(out, from_client::PARSE, |out| {
@@ -317,6 +359,20 @@ mod tests {
         let mut out = Vec::new();
         error(&mut out, Severity::Fatal, "08P01", b"no\0pe");
         assert_eq!(out, b"E\0\0\0\x17SFATAL\0C08P01\0Mno\0\0");
+    }
+
+    #[test]
+    fn a_batch_with_one_parameter() {
+        let mut out = Vec::new();
+        parse(&mut out, b"select $1");
+        bind_text(&mut out, b"ann");
+        describe_portal(&mut out);
+        execute(&mut out);
+        sync(&mut out);
+        let parse = &b"P\0\0\0\x11\0select $1\0\0\0"[..];
+        let bind = &b"B\0\0\0\x13\0\0\0\0\0\x01\0\0\0\x03ann\0\0"[..];
+        let rest = &b"D\0\0\0\x06P\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04"[..];
+        assert_eq!(out, [parse, bind, rest].concat());
     }
 
     #[test]

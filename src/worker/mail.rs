@@ -6,7 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::inquiry::Found;
 use super::report::{PoolRow, SocketRow};
+use crate::client::card::CardFacts;
 use crate::client::forward::Rules;
 use crate::client::greeting::Greeting;
 use crate::config::{ClientLimits, PoolSettings};
@@ -27,6 +29,8 @@ pub enum Mail {
     Pool(PoolMail),
     /// A client has proved its identity.
     Client(Box<Newcomer>),
+    /// A login asks `auth_query` who a user is.
+    Inquiry(Box<Inquiry>),
     /// Somebody wants to cancel this client's query.
     Cancel(ConnId, oneshot::Sender<CancelAnswer>),
     /// From the operator's side.
@@ -74,6 +78,28 @@ pub struct Newcomer {
     pub guards: Box<dyn std::any::Any + Send>,
     /// Its place on the worker.
     pub seat: Seat,
+}
+
+/// A login that asks a pool who a user is.
+pub struct Inquiry {
+    /// The pool of the database that is asked, and `auth_user`.
+    pub share: Arc<PoolShare>,
+    /// The pool's settings.
+    pub settings: PoolSettings,
+    /// How the pool's servers are connected.
+    pub recipe: Recipe,
+    /// `auth_query`
+    pub query: String,
+    /// The name that is asked for.
+    pub name: Vec<u8>,
+    /// Who wants to log in.
+    pub client: CardFacts,
+    /// Timeouts of that client.
+    pub limits: ClientLimits,
+    /// Its place on the worker.
+    pub seat: Seat,
+    /// Where the answer goes; a closed one means that the client has gone.
+    pub reply: oneshot::Sender<Found>,
 }
 
 /// What becomes of a cancel request.

@@ -1,8 +1,9 @@
 //! A thread that is a small, complete pooler: its runtime, its clients, its shards of the pools.
 //!
-//! Nothing in a worker is locked. It is told things by [`mail`], looks at the clock in [`Worker::tick`], and tells about itself in
+//! Nothing in a worker is locked. A client becomes a session here, or is only asked about ([`inquiry`]). It is told things by [`mail`], looks at the clock in [`Worker::tick`], and tells about itself in
 //! rows ([`report`]). What workers share is the budget of `pool`, and nothing else.
 
+pub mod inquiry;
 pub mod mail;
 pub mod report;
 mod rows;
@@ -82,13 +83,34 @@ struct Worker {
 /// The clients of a worker, and the pool of each.
 type Roster = Rc<RefCell<HashMap<ConnId, (Rc<ClientCard>, Rc<Shard>)>>>;
 
-/// A client's entry in the roster; takes itself out.
+/// A client's entry in the roster, from [`Entry::new`] on; takes itself out.
 struct Entry {
     roster: Roster,
     id: ConnId,
     shard: Rc<Shard>,
     _seat: Seat,
     _guards: Box<dyn std::any::Any + Send>,
+}
+
+impl Entry {
+    fn new(
+        roster: &Roster,
+        card: &Rc<ClientCard>,
+        shard: &Rc<Shard>,
+        seat: Seat,
+        guards: Box<dyn std::any::Any + Send>,
+    ) -> Entry {
+        shard.clients.set(shard.clients.get() + 1);
+        let listed = (card.clone(), shard.clone());
+        roster.borrow_mut().insert(card.id, listed);
+        Entry {
+            roster: roster.clone(),
+            id: card.id,
+            shard: shard.clone(),
+            _seat: seat,
+            _guards: guards,
+        }
+    }
 }
 
 impl Drop for Entry {
@@ -150,6 +172,7 @@ impl Worker {
     fn receive(self: &Rc<Self>, message: Mail) {
         match message {
             Mail::Client(newcomer) => self.admit(*newcomer),
+            Mail::Inquiry(inquiry) => self.inquire(*inquiry),
             Mail::Pool(mail) => self.pool_mail(mail, Instant::now()),
             Mail::Cancel(client, reply) => drop(reply.send(self.aim_cancel(client))),
             Mail::Control(control) => self.control(control, Instant::now()),
@@ -214,17 +237,7 @@ impl Worker {
             .borrow_mut()
             .intern(newcomer.params);
         let card = Rc::new(ClientCard::new(facts, newcomer.limits, params.clone()));
-        shard.clients.set(shard.clients.get() + 1);
-        self.roster
-            .borrow_mut()
-            .insert(card.id, (card.clone(), shard.clone()));
-        let entry = Entry {
-            roster: self.roster.clone(),
-            id: card.id,
-            shard: shard.clone(),
-            _seat: newcomer.seat,
-            _guards: newcomer.guards,
-        };
+        let entry = Entry::new(&self.roster, &card, &shard, newcomer.seat, newcomer.guards);
         let session = Session::new(Parts {
             stream,
             card: card.clone(),
@@ -483,8 +496,9 @@ impl Worker {
     }
 
     fn kill(&self, scope: &Scope, error: &ClientError) {
-        for (card, _) in self.roster.borrow().values() {
-            if in_scope(scope, &card.database) {
+        for (card, shard) in self.roster.borrow().values() {
+            // A login may use another database than its own: the one that auth_query asks.
+            if in_scope(scope, &card.database) || in_scope(scope, &shard.key().database) {
                 card.tell(Order::Disconnect(error.clone()));
             }
         }

@@ -31,10 +31,14 @@ impl Worker {
     pub(super) fn client_rows(&self, now: Instant) -> Vec<SocketRow> {
         let port = self.blueprint.borrow().config.settings.listen_port;
         let roster = self.roster.borrow();
-        let logged_in = roster
-            .values()
-            .filter(|(card, _)| card.state.get() != ClientState::Login);
-        logged_in
+        // Of those who are logging in, the ones that wait in a queue are shown, as in PgBouncer.
+        let is_shown = |card: &ClientCard| match card.state.get() {
+            ClientState::Login => card.wait_start.get().is_some(),
+            ClientState::Inquiring => false,
+            ClientState::Idle | ClientState::Waiting | ClientState::Active => true,
+        };
+        let shown = roster.values().filter(|(card, _)| is_shown(card));
+        shown
             .map(|(card, _)| client_row(card, port, &self.sessions.space, now))
             .collect()
     }
@@ -77,6 +81,7 @@ impl Crowd {
         match card.state.get() {
             ClientState::Idle | ClientState::Active => self.active += 1,
             ClientState::Waiting | ClientState::Login => self.waiting += 1,
+            ClientState::Inquiring => {}
         }
         self.maxwait = self.maxwait.max(card.query_wait(now).unwrap_or_default());
     }
@@ -123,7 +128,7 @@ fn client_row(card: &ClientCard, listen_port: u16, space: &ParamSpace, now: Inst
     let state = match card.state.get() {
         ClientState::Login | ClientState::Waiting => "waiting",
         ClientState::Idle => "idle",
-        ClientState::Active => "active",
+        ClientState::Active | ClientState::Inquiring => "active",
     };
     SocketRow {
         user: card.user.clone(),
@@ -149,7 +154,7 @@ fn client_row(card: &ClientCard, listen_port: u16, space: &ParamSpace, now: Inst
         id: card.id.0,
         held: match card.state.get() {
             ClientState::Login | ClientState::Waiting => card.held.get() as u64,
-            ClientState::Idle | ClientState::Active => 0,
+            ClientState::Idle | ClientState::Active | ClientState::Inquiring => 0,
         },
         unsent: card.unsent.get() as u64,
     }

@@ -3,12 +3,13 @@
 use tracing::info;
 
 use super::gate;
+use super::inquiry::{self, Introduced, Wanted};
 use super::proof::{self, Claim};
 use super::request::Request;
 use super::visitor::{Ending, Visitor};
 use super::{
     Arrival, CONSOLE_USER, ConsoleLogin, ConsoleRole, Guards, Guest, SocketGuard, check_user_name,
-    enter_database, enter_user, log_attempt, look_up, lossy,
+    enter_database, enter_user, log_attempt, lossy,
 };
 use crate::auth::Method;
 use crate::config::{CONSOLE_DATABASE, Database};
@@ -18,7 +19,7 @@ use crate::net::PeerAddr;
 /// proof as for any database.
 pub(super) async fn log_in(
     visitor: &mut Visitor<'_>,
-    request: Request,
+    mut request: Request,
     socket: SocketGuard,
 ) -> Result<Arrival, Ending> {
     if is_own_console(visitor, &request) {
@@ -35,30 +36,40 @@ pub(super) async fn log_in(
         return Ok(arrival(guest, user, ConsoleRole::Admin));
     }
     check_user_name(visitor, &request)?;
-    let is_any = visitor.desk.method() == Method::Any;
-    let user = if is_any {
-        None
-    } else {
-        look_up(visitor, &request)
-    };
-    let role = visitor.desk.console_role(&request.user);
-    let guards = enter_console(visitor, &request, role, socket)?;
+    let introduced = introduce(visitor, &request).await?;
+    let given = introduced.rename(&mut request);
+    // What the user may do goes with the name that is proved: `auth_query` may have given another one.
+    let name = introduced.name.clone();
+    let role = visitor.desk.console_role(name.as_bytes());
+    let guards = enter_console(visitor, &name, role, socket)?;
     log_attempt(visitor, &request)?;
     let role = role.ok_or_else(|| Ending::fatal("not allowed"))?;
     let method = gate::method(visitor, &request).await?;
+    inquiry::refuse_unknown(&introduced, &method)?;
     let claim = Claim {
+        given: &given,
         name: &request.user,
-        user: user.as_ref(),
+        user: introduced.user.as_ref(),
         method: &method,
     };
     proof::prove(visitor, claim).await?;
-    let name = if is_any {
-        CONSOLE_USER.to_owned()
-    } else {
-        lossy(&request.user)
+    let name = match is_any(visitor) {
+        true => CONSOLE_USER.to_owned(),
+        false => name,
     };
     let guest = visitor.let_in(request.params, guards)?;
     Ok(arrival(guest, name, role))
+}
+
+fn is_any(visitor: &Visitor<'_>) -> bool {
+    visitor.desk.method() == Method::Any
+}
+
+async fn introduce(visitor: &mut Visitor<'_>, request: &Request) -> Result<Introduced, Ending> {
+    if is_any(visitor) {
+        return Ok(Introduced::known(lossy(&request.user), None));
+    }
+    inquiry::introduce(visitor, request, Wanted::Console).await
 }
 
 /// Our own uid at the other end of a Unix socket could do worse than look at the console.
@@ -71,13 +82,12 @@ fn is_own_console(visitor: &Visitor<'_>, request: &Request) -> bool {
 /// Counts a console user. Administrators get in whatever the limits say.
 fn enter_console(
     visitor: &Visitor<'_>,
-    request: &Request,
+    user: &str,
     role: Option<ConsoleRole>,
     socket: SocketGuard,
 ) -> Result<Guards, Ending> {
-    let user = lossy(&request.user);
     let config = &visitor.desk.config;
-    let limits = config.client_limits(&Database::new(CONSOLE_DATABASE), &user);
+    let limits = config.client_limits(&Database::new(CONSOLE_DATABASE), user);
     let limited = |max: u32| {
         if role == Some(ConsoleRole::Admin) {
             0
@@ -90,7 +100,7 @@ fn enter_console(
     Ok(Guards {
         socket,
         database: Some(enter_database(visitor, CONSOLE_DATABASE, database_max)?),
-        user: Some(enter_user(visitor, &user, user_max)?),
+        user: Some(enter_user(visitor, user, user_max)?),
     })
 }
 

@@ -152,7 +152,7 @@ impl From<Fault> for Ending {
 pub struct Directory {
     /// TLS that checks the server's certificate and name; none if no options want it.
     tls: Option<ServerTls>,
-    /// Knows where servers are.
+    /// Who looks up their names.
     dns: Resolver,
     /// Places for connections, given in the order in which they were asked for.
     places: Arc<Semaphore>,
@@ -245,8 +245,7 @@ impl Directory {
             host: host.to_owned(),
             port: options.port(),
         };
-        let tcp = TcpOptions::default();
-        let stream = dial(&target, &self.dns, &tcp, CONNECT_TIMEOUT).await?;
+        let stream = dial(&target, &self.dns, &TcpOptions::default(), CONNECT_TIMEOUT).await?;
         let mut server = Server::new(stream, host);
         if !options.wants_tls() {
             return Ok(server);

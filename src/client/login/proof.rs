@@ -35,7 +35,9 @@ const NO_RANDOMNESS: &str = "bouncer resources exhaustion";
 /// Who has to prove what.
 #[derive(Clone, Copy)]
 pub struct Claim<'a> {
-    /// The name that the client gave.
+    /// The name that the client gave, and made its md5 answer with.
+    pub given: &'a [u8],
+    /// The name that is to be proved: the same, unless `auth_query` has given another.
     pub name: &'a [u8],
     /// The user of that name; `None` for one who is unknown, who meets the same exchange and fails it.
     pub user: Option<&'a Arc<User>>,
@@ -86,7 +88,7 @@ async fn prove_md5(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), En
     let response =
         cleartext::password(&body).map_err(|error| Ending::fatal(error.client_text()))?;
     let secret = secret_of(claim.user.map(|user| &**user));
-    judge(md5::verify(claim.name, secret, salt, response))
+    judge(md5::verify(claim.given, secret, salt, response))
 }
 
 fn judge(proved: bool) -> Result<(), Ending> {

@@ -21,6 +21,10 @@ use crate::net::tls::{self, ClientTls, ServerTls, SslMode, TlsSettings};
 use crate::server::params::Tracked;
 use crate::wire::read;
 
+mod inquiry;
+
+use self::inquiry::Directory;
+
 const PASSWORD: &[u8] = b"pencil";
 /// A uid that nobody here has.
 const NOBODY: u32 = 12_345;
@@ -32,6 +36,7 @@ struct Setup {
     tls: Option<ClientTls>,
     console_uid: u32,
     admission: Admission,
+    directory: Directory,
 }
 
 impl Setup {
@@ -47,6 +52,7 @@ impl Setup {
             tls: None,
             console_uid: NOBODY,
             admission: Admission::new(),
+            directory: Directory::default(),
         };
         setup.set("auth_type", auth_type)
     }
@@ -127,7 +133,7 @@ impl Setup {
             is_in: Rc::clone(&is_in),
         };
         let reception = async {
-            let arrival = receive(far, &desk, &self.admission).await;
+            let arrival = receive(far, &desk, &self.admission, &self.directory).await;
             if arrival.is_some() {
                 is_in.notify_one();
             }
@@ -1417,7 +1423,11 @@ async fn nothing_is_left_of_a_reception_that_is_dropped() {
             let mut rest = [0; 256];
             while matches!(soon(near.read_some(&mut rest)).await, Ok(1..)) {}
         });
-        is_over = steps(receive(far, &desk, &setup.admission), steps_max).await;
+        is_over = steps(
+            receive(far, &desk, &setup.admission, &setup.directory),
+            steps_max,
+        )
+        .await;
         let admission = &setup.admission;
         let counts = (
             admission.database_clients("app"),
@@ -1454,7 +1464,7 @@ fn the_future_can_be_sent() {
     run(async {
         let (near, _far) = crate::net::testing::tcp_pair().await;
         let (desk, admission) = (Setup::new("trust").desk(), Admission::new());
-        is_send(&receive(near, &desk, &admission));
+        is_send(&receive(near, &desk, &admission, &Directory::default()));
     });
 }
 

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::Guest;
 use super::desk::Desk;
+use super::inquiry::Inquirer;
 use crate::client::admission::{Admission, Guards};
 use crate::client::farewell::farewell;
 use crate::client::who::Who;
@@ -57,6 +58,8 @@ pub struct Visitor<'a> {
     pub desk: &'a Desk,
     /// Whether there is room.
     pub admission: &'a Admission,
+    /// Whom to ask about users that `auth_file` does not know.
+    pub inquirer: &'a dyn Inquirer,
     /// Its number.
     pub id: ConnId,
     /// Its address.
@@ -77,10 +80,16 @@ pub struct Visitor<'a> {
 
 impl<'a> Visitor<'a> {
     /// A client that has just connected; `None` if it has already gone.
-    pub fn new(stream: Stream, desk: &'a Desk, admission: &'a Admission) -> Option<Visitor<'a>> {
+    pub fn new(
+        stream: Stream,
+        desk: &'a Desk,
+        admission: &'a Admission,
+        inquirer: &'a dyn Inquirer,
+    ) -> Option<Visitor<'a>> {
         Some(Visitor {
             desk,
             admission,
+            inquirer,
             id: ConnId::next(),
             peer: stream.peer_addr().ok()?,
             connected: Instant::now(),

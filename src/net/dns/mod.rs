@@ -35,8 +35,8 @@ use self::cache::{Answer, Ask, Cache, Changes, HostRow, ZoneRow};
 pub use self::cache::{Failure, Rules, Site};
 use self::query::Source;
 
-/// Lookups under way at once; more wait for their turn.
-pub const LOOKUPS_MAX: usize = 64;
+/// Lookups under way at once; more wait for their turn. Each takes two sockets per name server asked.
+pub const LOOKUPS_MAX: usize = 16;
 /// How long a lookup may take altogether, its turn included.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often is looked whether names in use or zones are due.

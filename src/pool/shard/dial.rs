@@ -260,13 +260,7 @@ impl Shard {
 
     fn server_params(&self, parameters: &[(Vec<u8>, Vec<u8>)]) -> (Rc<ParamSet>, u32) {
         let space = self.space();
-        let (mut set, mut reported) = (ParamSet::default(), 0);
-        for (name, value) in parameters {
-            if let Some(index) = space.tracked.index(name) {
-                set.set(index, Some(value));
-                reported |= 1 << index;
-            }
-        }
+        let (set, reported) = space.read(parameters);
         (space.interner.borrow_mut().intern(set), reported)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Kind, Origin};
+use super::{About, Kind, Origin};
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -11,7 +11,7 @@ pub(super) struct Entry<N> {
     pub origin: Origin,
     pub note: Option<N>,
     /// What it is about, for whoever sent it; the ledger does not care.
-    pub about: u64,
+    pub about: About,
 }
 
 /// See the module.

@@ -553,3 +553,29 @@ async fn a_database_with_an_auth_user_cannot_be_used() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_line_of_an_hba_file() {
+    bounded(60, async {
+        let directory = Directory::start();
+        let mut ini = asking("").await;
+        let line = |options: &str| {
+            format!("host f ann all ldap {options} # a directory\nhost all u_plain all password\nlocal all all password\n")
+        };
+        let rules = ini.file("hba.conf", line(&simple(&directory)));
+        let users = ini.dir().join("users.txt");
+        ini.unset("auth_ldap_options")
+            .set("auth_type", "hba")
+            .set("auth_hba_file", &rules)
+            .set("auth_file", users.display());
+        let pooler = ini.start().await;
+        assert_eq!(outcome(&pooler, "ann", "ann_pw").await, "ok");
+        assert_eq!(outcome(&pooler, "ann", "wrong").await, FAILED);
+        assert_eq!(outcome_in(&pooler, "p", "u_plain", "u_plain_pw").await, "ok");
+        ini.file("hba.conf", line("ldapserver=h"));
+        assert!(reload(&pooler).await.is_some());
+        pooler.wait_log("requires argument").await;
+        assert_eq!(outcome(&pooler, "ann", "ann_pw").await, "ok");
+    })
+    .await;
+}

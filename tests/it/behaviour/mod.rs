@@ -1,7 +1,9 @@
 //! What an operator and an application may rely on, one file per subject, each test against a pooler of its own and real PostgreSQL.
 
 mod auth;
+mod auth_query;
 mod cancel;
+mod cli;
 mod console;
 mod dns;
 mod fairness;
@@ -22,8 +24,10 @@ mod settings_effect;
 mod signals;
 mod sql_prepared;
 mod statistics;
+mod systemd;
 mod timeouts;
 mod tls;
+mod userlist;
 
 use crate::fixture::{Cluster, Ini};
 use crate::proto::Conn;

@@ -89,8 +89,12 @@ async fn pam() {
 
         let hanging = ini.file("hang.sh", "#!/bin/sh\nexec sleep 60\n");
         std::fs::set_permissions(&hanging, Permissions::from_mode(0o755)).expect("our file");
+        drop(pooler);
+        let pooler = ini.set("client_login_timeout", 2).start().await;
         let mut inside = Conn::login(pooler.port, "ann", "f", Some("x")).await;
-        service.set(&format!("auth required pam_exec.so quiet expose_authtok {hanging}\n{open}"));
+        service.set(&format!(
+            "auth required pam_exec.so quiet expose_authtok {hanging}\n{open}"
+        ));
         a_hanging_module_stops_nobody_else(&mut ini, pooler, &mut inside).await;
     })
     .await;
@@ -123,9 +127,6 @@ async fn passwords_are_checked(pooler: &Pooler) {
 }
 
 async fn a_hanging_module_stops_nobody_else(ini: &mut Ini, mut pooler: Pooler, inside: &mut Conn) {
-    ini.set("client_login_timeout", 2).write();
-    pooler.signal(nix::sys::signal::Signal::SIGHUP);
-    pooler.wait_log("client_login_timeout").await;
     // More than may ask at once.
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..12 {

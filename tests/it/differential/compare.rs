@@ -1,24 +1,7 @@
-//! Are two recordings the same? Every allowed difference stands here, with its reason.
+//! Are two recordings the same? Every allowed difference stands here, with its reason. The login's ParameterStatus and
+//! BackendKeyData differ; they are not part of a recording.
 
 use super::player::Event;
-use crate::proto::Frame;
-
-/// Differences between a direct connection and one through the pooler that are known and accepted. The login's ParameterStatus and
-/// BackendKeyData differ too; they are not part of a recording.
-type Exception = (&'static str, fn(&mut Frame));
-
-const EXCEPTIONS: &[Exception] = &[
-    (
-        "an unknown or duplicate name of a prepared statement may be refused by the pooler, which knows the names of its clients; it says \
-         what PostgreSQL says but does not claim to be a line of PostgreSQL's source",
-        only_severity_code_and_message,
-    ),
-    (
-        "a Bind with the wrong number of parameters is refused by PostgreSQL with a message that contains the statement's name, which is \
-         the pooler's on the server's side",
-        hide_statement_name,
-    ),
-];
 
 /// In a failed transaction block nothing can be prepared. A Bind or Describe of a statement that the server at hand does not have
 /// is then refused with 25P02 by the Parse that the pooler puts before it, where PostgreSQL might still describe the statement, or
@@ -58,40 +41,11 @@ fn agreement(direct: &[Event], pooled: &[Event]) -> (usize, usize) {
     (at, beside)
 }
 
-fn only_severity_code_and_message(frame: &mut Frame) {
-    if frame.is(b'E') && matches!(frame.field(b'C').as_deref(), Some("26000" | "42P05")) {
-        frame.body = frame.error_text().into_bytes();
-    }
-}
-
-fn hide_statement_name(frame: &mut Frame) {
-    let message = if frame.is(b'E') {
-        frame.field(b'M')
-    } else {
-        None
-    };
-    let Some(message) = message else { return };
-    if !message.starts_with("bind message supplies") {
-        return;
-    }
-    let hidden = |text: &str| match (text.find('"'), text.rfind('"')) {
-        (Some(first), Some(last)) => format!("{}?{}", &text[..first], &text[last..]),
-        _ => text.to_string(),
-    };
-    let fields: Vec<String> = frame
-        .fields()
-        .iter()
-        .map(|(code, text)| format!("{code}{}", hidden(text)))
-        .collect();
-    frame.body = fields.join("\n").into_bytes();
-}
-
 fn normal(event: &Event) -> Event {
     let mut event = event.clone();
-    if let Event::Frame { frame, step } = &mut event {
+    if let Event::Frame { step, .. } = &mut event {
         // A surplus frame may be read with one step or the next; its place among the frames is what counts.
         *step = 0;
-        EXCEPTIONS.iter().for_each(|(_, apply)| apply(frame));
     }
     event
 }

@@ -1,5 +1,5 @@
 //! The heart of the suite: random protocol conversations are held with PostgreSQL directly and through the pooler, and every frame after
-//! the login must be the same, byte for byte, but for the [listed exceptions](compare).
+//! the login must be the same, byte for byte, but for the [one exception](compare).
 //!
 //! [`generate`] makes a [`conversation`] from a seed, [`player`] plays it, [`compare`] finds the first difference, [`shrink`] makes a
 //! failing group of conversations smaller. Several clients share one to three servers while they play.

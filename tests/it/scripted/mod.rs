@@ -2,6 +2,7 @@
 //! bounded time, are the others served as before, and do the pool's counts return to zero?
 
 mod broken;
+mod inquiry;
 mod login;
 mod replies;
 
@@ -16,12 +17,18 @@ struct Stage {
 
 impl Stage {
     async fn with(script: Script, settings: &[(&str, &str)]) -> Stage {
+        let entry = script.entry();
+        Stage::with_entry(script, &entry, settings).await
+    }
+
+    /// As [`Stage::with`], with an entry `bad` of the test's own.
+    async fn with_entry(script: Script, entry: &str, settings: &[(&str, &str)]) -> Stage {
         let mut ini = Ini::with_database(Cluster::shared(), "postgres");
         ini.database(
             "good",
             format!("{} dbname=postgres", Cluster::shared().address()),
         );
-        ini.database("bad", script.entry());
+        ini.database("bad", entry);
         ini.set("query_wait_timeout", 3)
             .set("client_login_timeout", 5)
             .set("server_connect_timeout", 2)

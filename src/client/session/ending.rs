@@ -1,0 +1,132 @@
+//! The end of a session: what becomes of its server and its place in the queue, and what is left to be told to the client.
+
+use std::time::Instant;
+
+use super::{End, Session, State};
+use crate::client::deliver::ServerFault;
+use crate::config::PoolMode;
+use crate::error::ClientError;
+use crate::net::stream::Stream;
+use crate::pool::lease::Lease;
+use crate::pool::ticket::Grant;
+use crate::types::TxStatus;
+use crate::wire::build::{self, Severity};
+
+impl Session {
+    /// The linked server can't be used any more.
+    pub(super) fn server_lost(&mut self, reason: &'static str) -> End {
+        if let State::Attached(lease) = std::mem::replace(&mut self.state, State::Idle) {
+            let clean = lease.link.from_server.at_boundary();
+            self.unlink();
+            lease.close(reason);
+            if !clean {
+                return End::Gone; // in the middle of a message nothing can be said
+            }
+        }
+        End::Told(ClientError::new(reason))
+    }
+
+    pub(super) fn server_faulty(&mut self, fault: ServerFault) -> End {
+        self.server_lost(match fault {
+            ServerFault::BadHeader => "bad pkt header",
+            ServerFault::Unexpected(_) => "unknown pkt",
+        })
+    }
+
+    pub(super) fn refuse_transaction(&mut self) -> End {
+        self.server_lost("transaction blocks not allowed in statement pooling mode")
+    }
+
+    /// Takes the session apart: the server gets its verdict, the queue place is left; what remains is to be told to the client.
+    pub(super) fn end(mut self, end: End) -> Ending {
+        let now = Instant::now();
+        self.card.end_waiting(now);
+        let mut mid_message = false;
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Attached(lease) => {
+                mid_message = !lease.link.from_server.at_boundary();
+                self.part(lease, &end, now);
+            }
+            State::Waiting | State::Greeting { queued: true, .. } => self.leave_queue(now),
+            State::Aligning(work) => drop(work),
+            State::Listing(work) => drop(work),
+            _ => {}
+        }
+        self.card.linked.replace(None);
+        let mut farewell = self.backlog.as_slice().to_vec();
+        let told = match &end {
+            End::Told(error) if !mid_message => Some(error.clone()),
+            _ => None,
+        };
+        if let Some(error) = &told {
+            build::error(&mut farewell, Severity::Fatal, &error.sqlstate, &error.text);
+        }
+        let reason = match &end {
+            End::Goodbye => "client close request".to_owned(),
+            End::Gone => "client unexpected eof".to_owned(),
+            End::Told(error) => error.to_string(),
+        };
+        Ending {
+            stream: self.stream.take(),
+            farewell,
+            told,
+            reason,
+        }
+    }
+
+    fn leave_queue(&mut self, now: Instant) {
+        self.shard.leave(&self.ticket);
+        self.shard.forget_dedicated(self.card.id);
+        if let Some(Grant::Server(lease)) = self.ticket.take(std::task::Waker::noop()) {
+            lease.give_back(now);
+        }
+    }
+
+    /// Verdict over the server of a client that ends.
+    fn part(&mut self, lease: Lease, end: &End, now: Instant) {
+        if self.card.replication != "none" {
+            return lease.close("replication client was closed");
+        }
+        if let End::Told(error) = end
+            && !lease.is_free()
+        {
+            return lease.close(&error.to_string());
+        }
+        let settled = lease.link.is_settled() && lease.held.is_empty() && lease.backlog.is_empty();
+        if !settled {
+            let running = lease.link.owed.is_running();
+            let reason = if running {
+                "client disconnected with query in progress"
+            } else {
+                "client disconnect while server was not ready"
+            };
+            return lease.close(reason);
+        }
+        let settings = self.shard.settings();
+        let mut queries = Vec::new();
+        if lease.link.owed.status() != TxStatus::Idle {
+            queries.push(b"ROLLBACK".to_vec());
+        }
+        let resets = settings.pool_mode == PoolMode::Session || settings.server_reset_query_always;
+        if let Some(query) = settings.server_reset_query.as_ref().filter(|_| resets) {
+            queries.push(query.as_bytes().to_vec());
+        }
+        if queries.is_empty() {
+            lease.give_back(now)
+        } else {
+            lease.clean(queries)
+        }
+    }
+}
+
+/// What is left of a session: a socket, and what to tell before it is closed.
+pub struct Ending {
+    /// The client's socket.
+    pub stream: Option<Stream>,
+    /// The last bytes for it.
+    pub farewell: Vec<u8>,
+    /// The error among them.
+    pub told: Option<ClientError>,
+    /// As the log says it.
+    pub reason: String,
+}

@@ -1,0 +1,304 @@
+//! A session that is linked with a server: bytes both ways, until the server is free.
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::{AHEAD_MAX, End, Flow, Scratch, Session, State, write_or_keep};
+use crate::client::deliver::{self, Deliver};
+use crate::client::forward::{Forward, Stop};
+use crate::client::statements::Counts;
+use crate::config::PoolMode;
+use crate::error::ClientError;
+use crate::pool::lease::Lease;
+use crate::types::TxStatus;
+use crate::wire::splice::Splice;
+
+impl Session {
+    pub(super) fn relay(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
+        // Both directions in turn: one that never rests must not starve the other.
+        let flushed = self.flush(cx)?;
+        let from_server = if flushed {
+            self.pump_server(cx, now)?
+        } else {
+            Flow::Wait
+        };
+        let from_client = self.pump_client(cx, now)?;
+        let moved = from_server == Flow::Again || from_client == Flow::Again;
+        Ok(if moved { Flow::Again } else { Flow::Wait })
+    }
+
+    /// From the server to the client.
+    fn pump_server(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
+        let around = self.around.clone();
+        let Scratch { read, out } = &mut *around.scratch.borrow_mut();
+        let State::Attached(lease) = &mut self.state else {
+            return Ok(Flow::Again);
+        };
+        let n = match lease.stream.poll_read(cx, read) {
+            Poll::Pending => return Ok(Flow::Wait),
+            Poll::Ready(Ok(n)) if n > 0 => n,
+            Poll::Ready(_) => return Err(self.server_lost("server conn crashed?")),
+        };
+        self.card.last_reply.set(now);
+        self.shard.count(|stats| stats.bytes_sent += n as u64);
+        if lease.held.is_empty() {
+            self.deliver(cx, now, &read[..n], out)?;
+        } else {
+            let mut input = std::mem::take(&mut lease.held);
+            input.extend_from_slice(&read[..n]);
+            self.deliver(cx, now, &input, out)?;
+        }
+        if self.busy && matches!(self.state, State::Attached(_)) {
+            let input = std::mem::take(&mut self.held);
+            self.forward(cx, now, &input, out)?;
+        }
+        Ok(Flow::Again)
+    }
+
+    fn deliver(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), End> {
+        let State::Attached(lease) = &mut self.state else {
+            return Ok(());
+        };
+        let params = self.params.clone();
+        let space = self.around.space.clone();
+        out.clear();
+        let mut splice = Splice::new(input, out);
+        let mut walk = Deliver {
+            link: &mut lease.link,
+            statements: &mut self.statements,
+            params: &mut self.params,
+            tracked: &space.tracked,
+            interner: &mut space.interner.borrow_mut(),
+            max_packet_size: self.rules.max_packet_size,
+        };
+        let findings = walk.run(&mut splice);
+        let (bytes, consumed) = splice.finish();
+        let findings = match findings {
+            Ok(findings) => findings,
+            Err(fault) => {
+                self.write(cx, bytes)?;
+                return Err(self.server_faulty(fault));
+            }
+        };
+        lease.held.extend_from_slice(&input[consumed..]);
+        if findings.in_block && self.shard.settings().pool_mode == PoolMode::Statement {
+            return Err(self.refuse_transaction());
+        }
+        self.write(cx, bytes)?;
+        if !Rc::ptr_eq(&params, &self.params) {
+            self.card.params.replace(self.params.clone());
+        }
+        if findings.ready.is_some() {
+            self.note_ready(now);
+        }
+        Ok(())
+    }
+
+    /// ReadyForQuery has been passed on: statistics, and perhaps the server goes home.
+    fn note_ready(&mut self, now: Instant) {
+        let State::Attached(lease) = &self.state else {
+            return;
+        };
+        let status = lease.link.owed.status();
+        self.card.status.set(status);
+        if !lease.link.is_settled() {
+            return;
+        }
+        lease.card.running.set(false);
+        let free = lease.is_free();
+        let query = self.card.query_start.take();
+        let xact = if status == TxStatus::Idle {
+            self.card.xact_start.take()
+        } else {
+            None
+        };
+        let micros = |since: Option<Instant>| {
+            since.map_or(0, |since| {
+                now.saturating_duration_since(since).as_micros() as u64
+            })
+        };
+        self.shard.count(|stats| {
+            stats.query_time += micros(query);
+            stats.xact_time += micros(xact);
+        });
+        if free {
+            self.release(now);
+        }
+    }
+
+    /// The server is free: unless the client keeps it, it goes home.
+    fn release(&mut self, now: Instant) {
+        let settings = self.shard.settings();
+        if settings.pool_mode == PoolMode::Session || self.card.replication != "none" {
+            return;
+        }
+        let State::Attached(lease) = std::mem::replace(&mut self.state, State::Idle) else {
+            return;
+        };
+        if !lease.link.sql.is_known() {
+            return self.begin_listing(lease);
+        }
+        self.enter(State::Idle);
+        self.unlink();
+        self.send_home(lease, now);
+    }
+
+    pub(super) fn unlink(&mut self) {
+        self.card.linked.replace(None);
+        self.card.status.set(TxStatus::Idle);
+    }
+
+    /// From the client to the server.
+    fn pump_client(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
+        let around = self.around.clone();
+        let Scratch { read, out } = &mut *around.scratch.borrow_mut();
+        let State::Attached(lease) = &mut self.state else {
+            return Ok(Flow::Again);
+        };
+        if !flush_server(lease, cx)
+            .map_err(|_| End::Told(ClientError::new("server conn crashed?")))?
+        {
+            return Ok(Flow::Wait);
+        }
+        if self.busy && self.held.len() >= AHEAD_MAX {
+            return Ok(Flow::Wait);
+        }
+        let Some(n) = self.poll_read(cx, read)? else {
+            return Ok(Flow::Wait);
+        };
+        self.card.last_input.set(now);
+        self.note_request(now);
+        if self.held.is_empty() {
+            self.forward(cx, now, &read[..n], out)?;
+            return Ok(Flow::Again);
+        }
+        self.held.extend_from_slice(&read[..n]);
+        if self.held.len() >= self.need {
+            let input = std::mem::take(&mut self.held);
+            self.forward(cx, now, &input, out)?;
+        }
+        Ok(Flow::Again)
+    }
+
+    pub(super) fn forward(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), End> {
+        let State::Attached(lease) = &mut self.state else {
+            return Ok(());
+        };
+        out.clear();
+        let mut counts = Counts::default();
+        let mut splice = Splice::new(input, out);
+        let mut walk = Forward {
+            rules: self.rules,
+            statements: &mut self.statements,
+            link: &mut lease.link,
+            cache: &self.around.cache,
+            counts: &mut counts,
+        };
+        let stop = walk.run(&mut splice);
+        let (bytes, consumed) = splice.finish();
+        let lease_server = &mut **lease;
+        let written = write_or_keep(
+            &mut lease_server.stream,
+            &mut lease_server.backlog,
+            cx,
+            bytes,
+        );
+        lease.card.running.set(lease.link.owed.is_running());
+        self.shard.count(|stats| {
+            stats.bytes_received += consumed as u64;
+            stats.client_parse_count += counts.client_parses;
+            stats.server_parse_count += counts.server_parses;
+            stats.bind_count += counts.binds;
+        });
+        if written.is_err() {
+            return self.server_hung_up(cx, now, out);
+        }
+        self.answer_absorbed(cx, out)?;
+        self.note_nothing_asked();
+        self.need = 0;
+        self.busy = false;
+        match stop.map_err(End::Told)? {
+            Stop::Input => {}
+            Stop::Busy => self.busy = true,
+            Stop::NeedBytes(need) => self.need = need,
+            Stop::Terminate => return Err(End::Goodbye),
+        }
+        self.held.extend_from_slice(&input[consumed..]);
+        Ok(())
+    }
+
+    /// What the client sent may ask for nothing (the late end of a failed COPY, a Flush): then no request has begun, and no timeout
+    /// must wait for its end.
+    fn note_nothing_asked(&mut self) {
+        let State::Attached(lease) = &self.state else {
+            return;
+        };
+        if lease.link.is_settled() {
+            self.card.query_start.set(None);
+            if lease.link.owed.status() == TxStatus::Idle {
+                self.card.xact_start.set(None);
+            }
+        }
+    }
+
+    /// Replies of the pooler's own whose turn is now.
+    fn answer_absorbed(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), End> {
+        let State::Attached(lease) = &mut self.state else {
+            return Ok(());
+        };
+        self.card.prepared.set(self.statements.names.len());
+        if lease.link.events.is_empty() || !lease.link.from_server.at_boundary() {
+            return Ok(());
+        }
+        out.clear();
+        deliver::settle(&mut lease.link, &mut self.statements, out);
+        let bytes = std::mem::take(out);
+        let written = self.write(cx, &bytes);
+        *out = bytes;
+        written
+    }
+
+    /// The server takes nothing any more; perhaps it has said why.
+    fn server_hung_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), End> {
+        let State::Attached(lease) = &mut self.state else {
+            return Ok(());
+        };
+        let mut input = std::mem::take(&mut lease.held);
+        let mut chunk = [0; 4096];
+        if let Poll::Ready(Ok(n)) = lease.stream.poll_read(cx, &mut chunk) {
+            input.extend_from_slice(&chunk[..n]);
+            self.deliver(cx, now, &input, out)?;
+        }
+        Err(self.server_lost("server conn crashed?"))
+    }
+}
+
+fn flush_server(lease: &mut Lease, cx: &mut Context<'_>) -> io::Result<bool> {
+    let server = &mut **lease;
+    if server.backlog.is_empty() && !server.stream.wants_flush() {
+        return Ok(true);
+    }
+    match server.backlog.poll_flush(&mut server.stream, cx) {
+        Poll::Pending => Ok(false),
+        Poll::Ready(result) => result.map(|()| true),
+    }
+}

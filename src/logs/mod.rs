@@ -191,9 +191,18 @@ impl LogHandle {
     }
 }
 
+/// For tests: keeps two subscribers alive for the rest of the process, which hear nothing. While there is but one, a line of the
+/// program that is met for the first time by a thread without a subscriber is taken for one that nobody will ever want, and tests
+/// on other threads miss it.
+pub fn keep_callsites_open() {
+    static KEPT: OnceLock<[Dispatch; 2]> = OnceLock::new();
+    KEPT.get_or_init(|| [(); 2].map(|()| Dispatch::new(tracing_subscriber::registry())));
+}
+
 /// For tests: a subscriber that writes to memory, and what it has written. Use the first with
 /// `tracing::dispatcher::with_default` or `set_default`; nothing is installed for the process.
 pub fn capture(verbose: u8) -> (Dispatch, Captured) {
+    keep_callsites_open();
     let memory = Memory::default();
     let sinks = Sinks {
         memory: Some(Arc::clone(&memory)),

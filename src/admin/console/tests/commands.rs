@@ -294,6 +294,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {
 #[tokio::test]
 async fn what_the_log_says() {
     use tracing_subscriber::layer::SubscriberExt;
+    crate::logs::keep_callsites_open();
     let lines = Lines::default();
     let subscriber = tracing_subscriber::registry().with(lines.clone());
     let _guard = tracing::subscriber::set_default(subscriber);

@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # Where rustup puts cargo, for a shell that has not heard of it yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help build demo test drivers soak compare compat compat-record differences
+.PHONY: help build demo test drivers soak compare compat compat-record differences docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -40,3 +40,6 @@ compat-record: ## PgBouncer's answers to the scenarios, written anew into tests/
 
 differences: ## docs/differences.md, from tests/compat/differences.toml
 	cargo test --locked --test compat -- --page
+
+docs: ## the tables in docs/, written anew from the source
+	PGWEIR_WRITE_DOCS=1 cargo test --locked --test docs

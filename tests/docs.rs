@@ -17,8 +17,11 @@ use pgweir::config::{Remark, SETTINGS, Scope, Setting};
 /// Set to anything: the regions are written instead of compared.
 const WRITE: &str = "PGWEIR_WRITE_DOCS";
 
-/// Every region: its page, its name, and what stands in it.
-const REGIONS: &[(&str, &str, fn() -> String)] = &[
+/// A region: its page, its name, and what stands in it.
+type Region = (&'static str, &'static str, fn() -> String);
+
+/// Every region.
+const REGIONS: &[Region] = &[
     ("settings.md", "settings", settings),
     ("settings.md", "databases", || keys(DATABASE_KEYS)),
     ("settings.md", "users", || keys(USER_KEYS)),
@@ -138,7 +141,11 @@ fn remarks() -> String {
 /// One command line per kind of command; whether `stats_users` may run it is asked of the table of rights.
 const COMMANDS: &[(&str, &str, &str)] = &[
     ("SHOW name", "SHOW state", "see below"),
-    ("SHOW HELP", "SHOW help", "the list of commands, as a notice"),
+    (
+        "SHOW HELP",
+        "SHOW help",
+        "the list of commands, as a notice",
+    ),
     (
         "SET name = value",
         "SET verbose = 0",
@@ -181,11 +188,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
         "KILL_CLIENT 1",
         "closes one client; `id` is the last column of `SHOW CLIENTS`",
     ),
-    (
-        "SHUTDOWN",
-        "SHUTDOWN",
-        "ends the process at once",
-    ),
+    ("SHUTDOWN", "SHUTDOWN", "ends the process at once"),
     (
         "SHUTDOWN WAIT_FOR_SERVERS",
         "SHUTDOWN WAIT_FOR_SERVERS",
@@ -217,7 +220,12 @@ fn shows() -> String {
             .iter()
             .map(|column| format!("`{}` {}", column.name, type_name(column.kind)))
             .collect();
-        let _ = writeln!(out, "- **SHOW {}**: {}", name.to_uppercase(), columns.join(", "));
+        let _ = writeln!(
+            out,
+            "- **SHOW {}**: {}",
+            name.to_uppercase(),
+            columns.join(", ")
+        );
     }
     out
 }

@@ -131,6 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, O: Operator> Console<'_, S, O> {
         loop {
             let request = self.next_request().await?;
             self.seat.touch(SystemTime::now());
+            let _answering = self.desk.begin_answer();
             self.handle(request).await?;
             self.relieve().await?;
         }

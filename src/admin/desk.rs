@@ -44,6 +44,17 @@ pub struct Desk {
     logins: AtomicU64,
     /// Those of them that have asked for something.
     used: AtomicU64,
+    /// Those that have asked for something and have not got all of the answer.
+    answering: AtomicU64,
+}
+
+/// A console is being answered until this is dropped.
+pub struct Answering<'a>(&'a Desk);
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -72,7 +83,19 @@ impl Desk {
             averages: Mutex::new(Averages::new(now)),
             logins: AtomicU64::new(0),
             used: AtomicU64::new(0),
+            answering: AtomicU64::new(0),
         }
+    }
+
+    /// A console begins to be answered.
+    pub fn begin_answer(&self) -> Answering<'_> {
+        self.answering.fetch_add(1, Ordering::Relaxed);
+        Answering(self)
+    }
+
+    /// True while a console has not got all of an answer.
+    pub fn is_answering(&self) -> bool {
+        self.answering.load(Ordering::Relaxed) > 0
     }
 
     /// Opens a console: it is listed until the seat is dropped.

@@ -60,8 +60,15 @@ pub async fn run<O: Operator>(
     if !rights::may(role, command) {
         return Err(CommandError::AdminNeeded);
     }
+    // As in PgBouncer, where RESUME alone leaves its line before anything is looked at.
+    let is_resume = matches!(command, Command::Resume(_));
+    if is_resume {
+        log(command);
+    }
     check(operator, command)?;
-    log(command);
+    if !is_resume {
+        log(command);
+    }
     match command {
         Command::Show(show) => {
             return Ok(Done::Reply(answer(*show, operator, desk, formats).await));

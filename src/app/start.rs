@@ -344,9 +344,18 @@ async fn control_loop(
             }
             () = async { match &mut ending { Some(ending) => ending.await, None => std::future::pending().await } } => {
                 doors.close_unix();
+                answer_consoles(&app).await;
                 return Ok(());
             }
         }
+    }
+}
+
+/// Lets consoles have the answers that they wait for, above all the one that has ordered the end.
+async fn answer_consoles(app: &App) {
+    let began = Instant::now();
+    while app.consoles.is_answering() && began.elapsed() < LAST_MOMENTS {
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

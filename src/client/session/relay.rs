@@ -96,6 +96,9 @@ impl Session {
         self.write(cx, bytes)?;
         if !Rc::ptr_eq(&params, &self.params) {
             self.card.params.replace(self.params.clone());
+            if let State::Attached(lease) = &self.state {
+                lease.update_card();
+            }
         }
         if findings.ready.is_some() {
             self.note_ready(now);

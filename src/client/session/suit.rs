@@ -103,6 +103,7 @@ impl Session {
             lease.link.reported,
         );
         lease.link.params = space.interner.borrow_mut().intern(server);
+        lease.update_card();
         let client = space.interner.borrow_mut().intern(client);
         self.set_params(client);
         self.link_with(lease);

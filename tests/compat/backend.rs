@@ -2,30 +2,50 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::fixture::{Peer, Script};
 use crate::proto::backend;
 use crate::proto::msg::typed;
 use crate::scenario::{head, words};
 
+/// A script that is being played.
+pub struct Backend {
+    pub script: Script,
+    go: watch::Sender<bool>,
+}
+
+impl Backend {
+    /// Lets every connection go on that has come to the line `held`, or will.
+    pub fn go(&self) {
+        self.go.send_replace(true);
+    }
+}
+
 /// Starts to play a script. Lines after `--` are for all connections but the first; without it, all are served alike.
-pub async fn start(lines: &[String]) -> Script {
+pub async fn start(lines: &[String]) -> Backend {
+    let (go, may_go) = watch::channel(false);
     let mut parts = lines.split(|l| l == "--").map(<[String]>::to_vec);
     let first = parts.next().unwrap_or_default();
     let later = parts.next().unwrap_or_else(|| first.clone());
     let parts = Arc::new((first, later));
-    Script::start(move |peer| {
-        let parts = parts.clone();
+    let script = Script::start(move |peer| {
+        let (parts, may_go) = (parts.clone(), may_go.clone());
         async move {
             let lines = if peer.number == 0 { &parts.0 } else { &parts.1 };
-            play(peer, lines).await
+            play(peer, lines, may_go).await
         }
-    })
-    .await
+    });
+    let script = script.await;
+    Backend { script, go }
 }
 
-async fn play(mut peer: Peer, lines: &[String]) -> Option<()> {
+async fn play(mut peer: Peer, lines: &[String], mut may_go: watch::Receiver<bool>) -> Option<()> {
     for line in lines {
-        step(&mut peer, line).await?;
+        match line.as_str() {
+            "held" => drop(may_go.wait_for(|go| *go).await.ok()?),
+            _ => step(&mut peer, line).await?,
+        }
     }
     Some(())
 }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::backend;
+use crate::backend::Backend;
 use crate::client::{self, Client, End, Options};
 use crate::fixture::tls::Authority;
-use crate::fixture::{Cluster, Script, Table, free_port, write_file};
+use crate::fixture::{Cluster, Table, free_port, write_file};
 use crate::normal::Names;
 use crate::proto::{Conn, Frame, Reply, msg, scram};
 use crate::render::{self, Selection};
@@ -84,7 +85,7 @@ struct Player {
     variables: BTreeMap<String, String>,
     clients: BTreeMap<String, Client>,
     console: Client,
-    scripts: BTreeMap<String, Script>,
+    scripts: BTreeMap<String, Backend>,
     own_cluster: Option<Cluster>,
     arguments: Vec<String>,
     log_read: usize,
@@ -244,8 +245,12 @@ impl Player {
             self.scripts.remove(name);
             return;
         }
+        if let Some(name) = name.strip_prefix("go ") {
+            self.scripts.get(name).expect("a script").go();
+            return;
+        }
         let script = backend::start(block).await;
-        self.name(name, &script.port.to_string());
+        self.name(name, &script.script.port.to_string());
         self.scripts.insert(name.to_string(), script);
     }
 

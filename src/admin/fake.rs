@@ -104,6 +104,10 @@ impl Operator for Fake {
         self.clients.clone()
     }
 
+    fn arrivals(&self) -> Vec<SocketRow> {
+        Vec::new()
+    }
+
     async fn servers(&self) -> Vec<SocketRow> {
         self.servers.clone()
     }

@@ -68,6 +68,8 @@ pub trait Operator {
     fn pools(&self) -> impl Future<Output = Vec<PoolRow>>;
     /// Every logged-in client, in any order.
     fn clients(&self) -> impl Future<Output = Vec<SocketRow>>;
+    /// Every client that is still logging in, in any order.
+    fn arrivals(&self) -> Vec<SocketRow>;
     /// Every server connection, in any order.
     fn servers(&self) -> impl Future<Output = Vec<SocketRow>>;
     /// Every database, in any order.

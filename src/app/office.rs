@@ -11,9 +11,10 @@ use super::{App, InForce};
 use crate::admin::error::CommandError;
 use crate::admin::operator::{DatabaseState, GlobalState, Operator, SetOutcome, ShutdownMode};
 use crate::admin::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
-use crate::client::admission::Entrance;
+use crate::client::admission::{Arriving, Entrance};
 use crate::config::{CONSOLE_DATABASE, Config, Database};
 use crate::error::ClientError;
+use crate::net::PeerAddr;
 use crate::types::{ConnId, PoolKey};
 use crate::worker::mail::{Control, Mail, Scope};
 use crate::worker::report::{PoolRow, SocketRow};
@@ -317,6 +318,14 @@ impl Operator for App {
         self.ask_rows(Control::Clients).await
     }
 
+    fn arrivals(&self) -> Vec<SocketRow> {
+        let port = self.config_now().settings.listen_port;
+        let arrivals = self.admission.arrivals().into_iter();
+        arrivals
+            .map(|(id, arriving)| arrival_row(id, arriving, port))
+            .collect()
+    }
+
     async fn servers(&self) -> Vec<SocketRow> {
         self.ask_rows(Control::Servers).await
     }
@@ -543,5 +552,37 @@ impl Operator for App {
             let closed = closed.wait_for(|closed| *closed);
             let _ = tokio::time::timeout(CLOSING_MAX, closed).await;
         }
+    }
+}
+
+/// A client that is logging in, as PgBouncer shows it.
+fn arrival_row(id: ConnId, arriving: Arriving, listen_port: u16) -> SocketRow {
+    let (addr, port, remote_pid) = match arriving.peer {
+        PeerAddr::Tcp(addr) => (addr.ip().to_string(), addr.port(), 0),
+        PeerAddr::Unix { pid, .. } => ("unix".to_owned(), listen_port, pid.unwrap_or(0)),
+    };
+    let local = arriving.local;
+    SocketRow {
+        user: arriving.user.unwrap_or_else(|| "(nouser)".to_owned()),
+        database: arriving.database.unwrap_or_else(|| "(nodb)".to_owned()),
+        replication: "none",
+        state: "login",
+        addr,
+        port,
+        local_addr: local.map_or_else(|| "unix".to_owned(), |addr| addr.ip().to_string()),
+        local_port: local.map_or(listen_port, |addr| addr.port()),
+        connect_time: arriving.connected_at,
+        request_time: arriving.connected_at,
+        wait: Duration::ZERO,
+        close_needed: false,
+        ptr: id.ptr(),
+        link: None,
+        remote_pid: remote_pid as u32,
+        tls: String::new(),
+        application_name: String::new(),
+        prepared_statements: 0,
+        id: id.0,
+        held: 0,
+        unsent: 0,
     }
 }

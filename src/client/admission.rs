@@ -5,10 +5,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
+
+use crate::net::PeerAddr;
+use crate::types::ConnId;
 
 /// The counts and the closed doors. A clone is another handle on the same ones.
 #[derive(Clone, Debug, Default)]
@@ -22,10 +27,27 @@ struct Shared {
     sockets: AtomicUsize,
     databases: Counts,
     users: Counts,
+    /// Clients that are logging in. Never held across an `await`, nor together with another.
+    arrivals: Mutex<HashMap<ConnId, Arriving>>,
     /// Who may still come in, an [`Entrance`].
     entrance: AtomicU8,
     /// Names of the databases that DISABLE has closed. Never held across an `await`.
     disabled: RwLock<HashSet<String>>,
+}
+
+/// A client that is logging in, for those who look who is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arriving {
+    /// What it calls itself, if it has said so.
+    pub user: Option<String>,
+    /// The database that it is about to enter.
+    pub database: Option<String>,
+    /// Its address.
+    pub peer: PeerAddr,
+    /// Our end of its socket; `None` for a Unix socket.
+    pub local: Option<SocketAddr>,
+    /// When it connected.
+    pub connected_at: SystemTime,
 }
 
 /// Who is let in. The console is always open.
@@ -106,6 +128,24 @@ impl Admission {
         })
     }
 
+    /// Lists a client that is logging in, until the guard is dropped.
+    pub fn list(&self, id: ConnId, arriving: Arriving) -> Listed {
+        self.shared.arrivals.lock().insert(id, arriving);
+        Listed {
+            shared: self.shared.clone(),
+            id,
+        }
+    }
+
+    /// The clients that are logging in, in any order.
+    pub fn arrivals(&self) -> Vec<(ConnId, Arriving)> {
+        let arrivals = self.shared.arrivals.lock();
+        arrivals
+            .iter()
+            .map(|(id, who)| (*id, who.clone()))
+            .collect()
+    }
+
     /// Client sockets, those still logging in and consoles included.
     pub fn sockets(&self) -> usize {
         self.shared.sockets.load(Ordering::Relaxed)
@@ -179,6 +219,29 @@ impl Counts {
     }
 }
 
+/// Lists a client that is logging in until it is dropped.
+#[derive(Debug)]
+pub struct Listed {
+    shared: Arc<Shared>,
+    id: ConnId,
+}
+
+impl Listed {
+    /// More is known about it.
+    pub fn name(&self, user: Option<&str>, database: Option<&str>) {
+        if let Some(arriving) = self.shared.arrivals.lock().get_mut(&self.id) {
+            arriving.user = user.map(str::to_owned);
+            arriving.database = database.map(str::to_owned);
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.shared.arrivals.lock().remove(&self.id);
+    }
+}
+
 /// Counts a client socket until it is dropped.
 #[derive(Debug)]
 pub struct SocketGuard {
@@ -246,6 +309,29 @@ mod tests {
         assert!(admission.enter_database("a", 2).is_ok());
         let _user = admission.enter_user("a", 1).unwrap();
         assert_eq!(admission.enter_user("a", 1).err(), Some(Full::User));
+    }
+
+    #[test]
+    fn who_is_logging_in() {
+        let admission = Admission::new();
+        let arriving = Arriving {
+            user: None,
+            database: None,
+            peer: PeerAddr::Tcp(([127, 0, 0, 1], 7).into()),
+            local: None,
+            connected_at: SystemTime::UNIX_EPOCH,
+        };
+        let listed = admission.list(ConnId(3), arriving.clone());
+        assert_eq!(admission.arrivals(), [(ConnId(3), arriving.clone())]);
+        listed.name(Some("u"), Some("d"));
+        let named = Arriving {
+            user: Some("u".to_owned()),
+            database: Some("d".to_owned()),
+            ..arriving
+        };
+        assert_eq!(admission.arrivals(), [(ConnId(3), named)]);
+        drop(listed);
+        assert_eq!(admission.arrivals(), []);
     }
 
     #[test]

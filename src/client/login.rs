@@ -197,6 +197,7 @@ async fn log_in(visitor: &mut Visitor<'_>, socket: SocketGuard) -> Result<Arriva
 fn read_request(visitor: &mut Visitor<'_>, startup: &Startup) -> Result<Request, Ending> {
     let user = startup.get(b"user").filter(|name| !name.is_empty());
     visitor.user = user.map(lossy);
+    visitor.show();
     let settings = &visitor.desk.config.settings;
     let address = settings
         .application_name_add_host
@@ -250,6 +251,7 @@ fn log_attempt(visitor: &mut Visitor<'_>, request: &Request) -> Result<(), Endin
     let exists =
         |name: &&str| *name == CONSOLE_DATABASE || visitor.desk.config.database(name).is_some();
     visitor.database = database.filter(exists).map(str::to_owned);
+    visitor.show();
     if visitor.desk.config.settings.log_connections {
         let tls = visitor.inbox()?.stream().tls_version_text();
         info!(

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use self::dedicated::Dedicated;
 use super::budget::{Attempt, Denied, PoolShare, Slot};
@@ -80,6 +80,17 @@ pub struct Dialed {
     pub result: Result<Fresh, ConnectError>,
 }
 
+/// A connection that is being opened, as it is shown.
+#[derive(Clone, Debug)]
+pub struct Dialing {
+    /// Where to.
+    pub target: Target,
+    /// Since when.
+    pub since: SystemTime,
+    /// The client whose own server it will be (replication).
+    pub dedicated: Option<ConnId>,
+}
+
 /// Sends a message to a worker.
 pub type Post = Arc<dyn Fn(WorkerId, PoolMail) + Send + Sync>;
 
@@ -106,6 +117,8 @@ pub struct Shard {
     recipe: RefCell<Rc<Recipe>>,
     core: RefCell<PoolCore<Box<Pooled>, Rc<Ticket>>>,
     cards: RefCell<Vec<Rc<ServerCard>>>,
+    /// Connections that are being opened.
+    dials: RefCell<HashMap<ConnId, Dialing>>,
     /// Servers that are free but held back until the cancel requests aimed at them are finished.
     held_back: RefCell<Vec<HeldBack>>,
     stats: Cell<Stats>,
@@ -160,6 +173,7 @@ impl Shard {
             recipe: RefCell::new(Rc::new(recipe)),
             core: RefCell::new(core),
             cards: RefCell::default(),
+            dials: RefCell::default(),
             held_back: RefCell::default(),
             stats: Cell::default(),
             around,

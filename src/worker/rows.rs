@@ -7,10 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Worker;
 use super::report::{PoolRow, SocketRow};
 use crate::client::card::{ClientCard, ClientState};
+use crate::net::dial::Target;
 use crate::net::stream::PeerAddr;
-use crate::pool::shard::Shard;
+use crate::pool::shard::{Dialing, Shard};
 use crate::server::conn::{ParamSpace, ServerCard, ServerState};
 use crate::server::params::ParamSet;
+use crate::types::ConnId;
 
 impl Worker {
     pub(super) fn pool_rows(&self, now: Instant) -> Vec<PoolRow> {
@@ -48,11 +50,15 @@ impl Worker {
         for shard in self.each_shard() {
             shard.mark_resting();
             rows.extend(
-                shard
-                    .cards()
-                    .iter()
-                    .map(|card| server_row(card, &shard, self.replication_of(card), now)),
+                shard.cards().iter().map(|card| {
+                    server_row(card, &shard, self.replication_of(card.linked.get()), now)
+                }),
             );
+            let dials = shard.dials().into_iter();
+            rows.extend(dials.map(|(id, dialing)| {
+                let replication = self.replication_of(dialing.dedicated);
+                dialing_row(id, &dialing, &shard, replication)
+            }));
         }
         rows
     }
@@ -60,10 +66,9 @@ impl Worker {
 
 impl Worker {
     /// A server with `replication` is one that a replication client has to itself.
-    fn replication_of(&self, card: &ServerCard) -> &'static str {
-        let linked = card.linked.get();
+    fn replication_of(&self, client: Option<ConnId>) -> &'static str {
         let roster = self.roster.borrow();
-        let client = linked.and_then(|client| roster.get(&client));
+        let client = client.and_then(|client| roster.get(&client));
         client.map_or("none", |(client, _)| client.replication)
     }
 }
@@ -157,6 +162,43 @@ fn client_row(card: &ClientCard, listen_port: u16, space: &ParamSpace, now: Inst
             ClientState::Idle | ClientState::Active | ClientState::Inquiring => 0,
         },
         unsent: card.unsent.get() as u64,
+    }
+}
+
+/// A server that is being connected, or logged in to.
+fn dialing_row(
+    id: ConnId,
+    dialing: &Dialing,
+    shard: &Shard,
+    replication: &'static str,
+) -> SocketRow {
+    let key = shard.key();
+    let (addr, port) = match &dialing.target {
+        Target::Tcp { host, port } => (host.clone(), *port),
+        Target::Unix { .. } => ("unix".to_owned(), shard.recipe().database.port),
+    };
+    SocketRow {
+        user: key.user.clone(),
+        database: key.database.clone(),
+        replication,
+        state: "new",
+        addr,
+        port,
+        local_addr: String::new(),
+        local_port: 0,
+        connect_time: dialing.since,
+        request_time: dialing.since,
+        wait: Duration::ZERO,
+        close_needed: false,
+        ptr: id.ptr(),
+        link: None,
+        remote_pid: 0,
+        tls: String::new(),
+        application_name: String::new(),
+        prepared_statements: 0,
+        id: id.0,
+        held: 0,
+        unsent: 0,
     }
 }
 

@@ -11,6 +11,7 @@
 //!
 //! All but [`run`] is pure.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -20,6 +21,7 @@ use super::operator::{GlobalState, Operator};
 use super::rows::{DnsHostRow, DnsZoneRow, Lists};
 use super::table::{Cell, Formats, Table};
 use super::{COMPATIBLE_VERSION, CONSOLE};
+use crate::worker::report::SocketRow;
 
 pub mod entries;
 pub mod layout;
@@ -49,7 +51,7 @@ pub async fn run<O: Operator>(show: Show, operator: &O, desk: &Desk, formats: Fo
         Show::Clients => sockets::connections(to, 'C', &clients(operator, desk).await),
         Show::Servers => sockets::connections(to, 'S', &operator.servers().await),
         Show::Sockets => {
-            sockets::sockets(to, 'C', &clients(operator, desk).await);
+            sockets::sockets(to, 'C', &client_sockets(operator, desk).await);
             sockets::sockets(to, 'S', &operator.servers().await);
         }
         Show::ActiveSockets => {
@@ -70,7 +72,16 @@ pub async fn run<O: Operator>(show: Show, operator: &O, desk: &Desk, formats: Fo
     table
 }
 
-async fn clients<O: Operator>(operator: &O, desk: &Desk) -> Vec<crate::worker::report::SocketRow> {
+/// As [`clients`], with those that are still logging in.
+async fn client_sockets<O: Operator>(operator: &O, desk: &Desk) -> Vec<SocketRow> {
+    let mut rows = clients(operator, desk).await;
+    let known: HashSet<u64> = rows.iter().map(|row| row.id).collect();
+    let arrivals = operator.arrivals().into_iter();
+    rows.extend(arrivals.filter(|row| !known.contains(&row.id)));
+    rows
+}
+
+async fn clients<O: Operator>(operator: &O, desk: &Desk) -> Vec<SocketRow> {
     let mut rows = operator.clients().await;
     rows.extend(desk.rows());
     rows

@@ -271,6 +271,7 @@ async fn ask(
         user,
     };
     visitor.user = Some(introduced.name.clone());
+    visitor.show();
     Ok(introduced)
 }
 

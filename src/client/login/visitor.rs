@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::Guest;
 use super::desk::Desk;
 use super::inquiry::Inquirer;
-use crate::client::admission::{Admission, Guards};
+use crate::client::admission::{Admission, Arriving, Guards, Listed};
 use crate::client::farewell::farewell;
 use crate::client::who::Who;
 use crate::error::ClientError;
@@ -76,6 +76,8 @@ pub struct Visitor<'a> {
     pub outgoing: Vec<u8>,
     /// Taken while TLS shakes hands, and by those who let the client in.
     inbox: Option<Inbox>,
+    /// So that the operator sees it.
+    listed: Listed,
 }
 
 impl<'a> Visitor<'a> {
@@ -86,14 +88,24 @@ impl<'a> Visitor<'a> {
         admission: &'a Admission,
         inquirer: &'a dyn Inquirer,
     ) -> Option<Visitor<'a>> {
+        let (id, peer, connected_at) =
+            (ConnId::next(), stream.peer_addr().ok()?, SystemTime::now());
+        let arriving = Arriving {
+            user: None,
+            database: None,
+            peer,
+            local: stream.local_addr().ok().flatten(),
+            connected_at,
+        };
         Some(Visitor {
             desk,
             admission,
             inquirer,
-            id: ConnId::next(),
-            peer: stream.peer_addr().ok()?,
+            id,
+            peer,
             connected: Instant::now(),
-            connected_at: SystemTime::now(),
+            connected_at,
+            listed: admission.list(id, arriving),
             user: None,
             database: None,
             outgoing: Vec::new(),
@@ -110,6 +122,12 @@ impl<'a> Visitor<'a> {
             peer: self.peer,
             listen_port: self.desk.config.settings.listen_port,
         }
+    }
+
+    /// More is known about who it is: `user` or `database` has changed.
+    pub fn show(&self) {
+        let (user, database) = (self.user.as_deref(), self.database.as_deref());
+        self.listed.name(user, database);
     }
 
     /// What has arrived.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{DEAD, Shard, core_rules};
+use super::{DEAD, Dialing, Shard, core_rules};
 use crate::config::PoolSettings;
 use crate::pool::budget::Denied;
 use crate::pool::core::{PoolCore, Reason};
@@ -11,6 +11,7 @@ use crate::pool::lease::Pooled;
 use crate::pool::recipe::Recipe;
 use crate::pool::ticket::Ticket;
 use crate::server::conn::{ServerCard, ServerState};
+use crate::types::ConnId;
 
 impl Shard {
     /// Time passes: called by the worker's janitor.
@@ -215,6 +216,12 @@ impl Shard {
     /// What is shown of the servers.
     pub fn cards(&self) -> Vec<Rc<ServerCard>> {
         self.cards.borrow().clone()
+    }
+
+    /// The connections that are being opened.
+    pub fn dials(&self) -> Vec<(ConnId, Dialing)> {
+        let dials = self.dials.borrow();
+        dials.iter().map(|(id, dial)| (*id, dial.clone())).collect()
     }
 
     /// Reads the core's counts.

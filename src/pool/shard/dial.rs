@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::{DEAD, Dialed, PoolMail, Post, Shard, Way};
+use super::{DEAD, Dialed, Dialing, PoolMail, Post, Shard, Way};
 use crate::net::dial::Target;
 use crate::net::stream::Readable;
 use crate::pool::budget::{Attempt, Denied, PoolShare, Slot, Welcome};
@@ -152,6 +152,12 @@ impl Shard {
                 .borrow()
                 .plan(id, &self.share, &self.settings.borrow());
         plan.startup.extend_from_slice(extra);
+        let dialing = Dialing {
+            target: target.clone(),
+            since: SystemTime::now(),
+            dedicated,
+        };
+        self.dials.borrow_mut().insert(id, dialing);
         let dialed = Dialed {
             key: self.key().clone(),
             id,
@@ -198,6 +204,7 @@ impl Shard {
             ..
         } = dialed;
         drop(attempt);
+        self.dials.borrow_mut().remove(&id);
         if result.is_err() {
             self.recipe().note_failure(&self.share, &target);
         }

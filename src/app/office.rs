@@ -14,7 +14,6 @@ use crate::admin::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow
 use crate::client::admission::{Arriving, Entrance};
 use crate::config::{CONSOLE_DATABASE, Config, Database};
 use crate::error::ClientError;
-use crate::net::PeerAddr;
 use crate::types::{ConnId, PoolKey};
 use crate::worker::mail::{Control, Mail, Scope};
 use crate::worker::report::{PoolRow, SocketRow};
@@ -557,32 +556,11 @@ impl Operator for App {
 
 /// A client that is logging in, as PgBouncer shows it.
 fn arrival_row(id: ConnId, arriving: Arriving, listen_port: u16) -> SocketRow {
-    let (addr, port, remote_pid) = match arriving.peer {
-        PeerAddr::Tcp(addr) => (addr.ip().to_string(), addr.port(), 0),
-        PeerAddr::Unix { pid, .. } => ("unix".to_owned(), listen_port, pid.unwrap_or(0)),
-    };
-    let local = arriving.local;
+    let (peer, local) = (arriving.peer, arriving.local);
     SocketRow {
         user: arriving.user.unwrap_or_else(|| "(nouser)".to_owned()),
         database: arriving.database.unwrap_or_else(|| "(nodb)".to_owned()),
-        replication: "none",
         state: "login",
-        addr,
-        port,
-        local_addr: local.map_or_else(|| "unix".to_owned(), |addr| addr.ip().to_string()),
-        local_port: local.map_or(listen_port, |addr| addr.port()),
-        connect_time: arriving.connected_at,
-        request_time: arriving.connected_at,
-        wait: Duration::ZERO,
-        close_needed: false,
-        ptr: id.ptr(),
-        link: None,
-        remote_pid: remote_pid as u32,
-        tls: String::new(),
-        application_name: String::new(),
-        prepared_statements: 0,
-        id: id.0,
-        held: 0,
-        unsent: 0,
+        ..SocketRow::of_client(id, arriving.connected_at, peer, local, listen_port)
     }
 }

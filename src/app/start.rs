@@ -29,7 +29,6 @@ use crate::logs::{self, LogHandle};
 use crate::net::dns::Resolver;
 use crate::net::listen::BoundListener;
 use crate::net::prefixed::Prefixed;
-use crate::net::stream::PeerAddr;
 use crate::pool::budget::Budget;
 use crate::pool::shard::{PoolMail, Post};
 use crate::process::systemd::{Manager, Notifier};
@@ -483,10 +482,6 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
         listen_port,
     };
     let key = app.new_key(super::KeyHolder::Console);
-    let (addr, port) = match guest.peer {
-        PeerAddr::Tcp(addr) => (addr.ip().to_string(), addr.port()),
-        PeerAddr::Unix { .. } => ("unix".to_owned(), listen_port),
-    };
     let local = stream.local_addr().ok().flatten();
     let user = ConsoleUser {
         role: match role {
@@ -499,28 +494,10 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
         row: SocketRow {
             user: user.clone(),
             database: CONSOLE_DATABASE.to_owned(),
-            replication: "none",
             state: "idle",
-            addr,
-            port,
-            local_addr: local.map_or_else(|| "unix".to_owned(), |addr| addr.ip().to_string()),
-            local_port: local.map_or(listen_port, |addr| addr.port()),
-            connect_time: guest.connected_at,
-            request_time: guest.connected_at,
-            wait: std::time::Duration::ZERO,
-            close_needed: false,
-            ptr: guest.id.ptr(),
-            link: None,
-            remote_pid: match guest.peer {
-                PeerAddr::Unix { pid: Some(pid), .. } => pid as u32,
-                _ => 0,
-            },
             tls: guest.tls.unwrap_or_default().to_owned(),
             application_name: app.application_name(&guest.params),
-            prepared_statements: 0,
-            id: guest.id.0,
-            held: 0,
-            unsent: 0,
+            ..SocketRow::of_client(guest.id, guest.connected_at, guest.peer, local, listen_port)
         },
     };
     if stream.write_all(&guest.greeting).await.is_err() {

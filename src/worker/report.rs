@@ -1,9 +1,12 @@
 //! What a worker tells the operator's side about itself: plain rows, copied when asked for, so that a `SHOW` never takes a lock
 //! that a query needs.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::metrics::Stats;
+use crate::net::PeerAddr;
+use crate::types::ConnId;
 
 /// One pool as one worker sees it (its shard); the operator's side adds up the rows of all workers with the same key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,4 +88,55 @@ pub struct SocketRow {
     pub held: u64,
     /// Bytes for it that its socket would not take yet.
     pub unsent: u64,
+}
+
+impl SocketRow {
+    /// A connection of which nothing is known but when it began.
+    pub fn new(id: ConnId, since: SystemTime) -> SocketRow {
+        SocketRow {
+            user: String::new(),
+            database: String::new(),
+            replication: "none",
+            state: "",
+            addr: String::new(),
+            port: 0,
+            local_addr: String::new(),
+            local_port: 0,
+            connect_time: since,
+            request_time: since,
+            wait: Duration::ZERO,
+            close_needed: false,
+            ptr: id.ptr(),
+            link: None,
+            remote_pid: 0,
+            tls: String::new(),
+            application_name: String::new(),
+            prepared_statements: 0,
+            id: id.0,
+            held: 0,
+            unsent: 0,
+        }
+    }
+
+    /// A client of which nothing is known but its socket; `local` is `None` for a Unix socket.
+    pub fn of_client(
+        id: ConnId,
+        since: SystemTime,
+        peer: PeerAddr,
+        local: Option<SocketAddr>,
+        listen_port: u16,
+    ) -> SocketRow {
+        let (addr, port, remote_pid) = match peer {
+            PeerAddr::Tcp(addr) => (addr.ip().to_string(), addr.port(), 0),
+            PeerAddr::Unix { pid, .. } => ("unix".to_owned(), listen_port, pid.unwrap_or(0)),
+        };
+        SocketRow {
+            addr,
+            port,
+            local_addr: local.map_or_else(|| "unix".to_owned(), |addr| addr.ip().to_string()),
+            local_port: local.map_or(listen_port, |addr| addr.port()),
+            remote_pid: remote_pid as u32,
+            ..SocketRow::new(id, since)
+        }
+    }
 }

@@ -8,7 +8,6 @@ use super::Worker;
 use super::report::{PoolRow, SocketRow};
 use crate::client::card::{ClientCard, ClientState};
 use crate::net::dial::Target;
-use crate::net::stream::PeerAddr;
 use crate::pool::shard::{Dialing, Shard};
 use crate::server::conn::{ParamSpace, ServerCard, ServerState};
 use crate::server::params::ParamSet;
@@ -126,10 +125,6 @@ fn application_name(params: &ParamSet, space: &ParamSpace) -> String {
 }
 
 fn client_row(card: &ClientCard, listen_port: u16, space: &ParamSpace, now: Instant) -> SocketRow {
-    let (addr, port, remote_pid) = match card.peer {
-        PeerAddr::Tcp(addr) => (addr.ip().to_string(), addr.port(), 0),
-        PeerAddr::Unix { pid, .. } => ("unix".to_owned(), listen_port, pid.unwrap_or(0)),
-    };
     let state = match card.state.get() {
         ClientState::Login | ClientState::Waiting => "waiting",
         ClientState::Idle => "idle",
@@ -140,28 +135,24 @@ fn client_row(card: &ClientCard, listen_port: u16, space: &ParamSpace, now: Inst
         database: card.database.clone(),
         replication: card.replication,
         state,
-        addr,
-        port,
-        local_addr: card
-            .local
-            .map_or_else(|| "unix".to_owned(), |addr| addr.ip().to_string()),
-        local_port: card.local.map_or(listen_port, |addr| addr.port()),
-        connect_time: card.connect_time,
         request_time: wall_clock(card.request_time.get(), now),
         wait: card.query_wait(now).unwrap_or_default(),
-        close_needed: false,
-        ptr: card.id.ptr(),
         link: card.linked.borrow().as_ref().map(|server| server.id.ptr()),
-        remote_pid: remote_pid as u32,
         tls: card.tls.unwrap_or_default().to_owned(),
         application_name: application_name(&card.params.borrow(), space),
         prepared_statements: card.prepared.get() as u64,
-        id: card.id.0,
         held: match card.state.get() {
             ClientState::Login | ClientState::Waiting => card.held.get() as u64,
             ClientState::Idle | ClientState::Active | ClientState::Inquiring => 0,
         },
         unsent: card.unsent.get() as u64,
+        ..SocketRow::of_client(
+            card.id,
+            card.connect_time,
+            card.peer,
+            card.local,
+            listen_port,
+        )
     }
 }
 
@@ -184,21 +175,7 @@ fn dialing_row(
         state: "new",
         addr,
         port,
-        local_addr: String::new(),
-        local_port: 0,
-        connect_time: dialing.since,
-        request_time: dialing.since,
-        wait: Duration::ZERO,
-        close_needed: false,
-        ptr: id.ptr(),
-        link: None,
-        remote_pid: 0,
-        tls: String::new(),
-        application_name: String::new(),
-        prepared_statements: 0,
-        id: id.0,
-        held: 0,
-        unsent: 0,
+        ..SocketRow::new(id, dialing.since)
     }
 }
 

@@ -1,0 +1,97 @@
+//! All workloads, one declaration each.
+
+use super::Peer::{Direct, Forwarder, Others, PgBouncer, Pgweir, PgweirWorkers};
+use super::copy::Direction;
+use super::drive::Drive::{self, Copy, Pgbench};
+use super::pgbench::{Script, Shape};
+use super::{Peer, Workload};
+use crate::stage::pooler::Door::{self, Scram, ScramTls, Trust, TrustTls};
+
+const POOLERS: &[Peer] = &[Pgweir, PgBouncer, Forwarder, Others];
+const AND_DIRECT: &[Peer] = &[Pgweir, PgBouncer, Forwarder, Direct, Others];
+const BOTH: &[Peer] = &[Pgweir, PgBouncer];
+const BOTH_AND_DIRECT: &[Peer] = &[Pgweir, PgBouncer, Direct];
+const WORKERS: &[Peer] = &[PgweirWorkers(1), PgweirWorkers(2), PgBouncer];
+
+const fn select(protocol: &'static str, clients: u16) -> Drive {
+    Pgbench(Shape {
+        script: Script::Select,
+        protocol,
+        clients,
+        connect_each: false,
+    })
+}
+
+const fn script(script: Script, protocol: &'static str, clients: u16) -> Drive {
+    Pgbench(Shape {
+        script,
+        protocol,
+        clients,
+        connect_each: false,
+    })
+}
+
+const fn login(clients: u16) -> Drive {
+    Pgbench(Shape {
+        script: Script::Select,
+        protocol: "simple",
+        clients,
+        connect_each: true,
+    })
+}
+
+const fn of(
+    name: &'static str,
+    about: &'static str,
+    unit: &'static str,
+    door: Door,
+    peers: &'static [Peer],
+    drive: Drive,
+) -> Workload {
+    Workload {
+        name,
+        about,
+        unit,
+        door,
+        peers,
+        drive,
+    }
+}
+
+#[rustfmt::skip]
+pub const WORKLOADS: &[Workload] = &[
+    of("simple-1", "pgbench -S, 1 client", "transaction", Trust, AND_DIRECT, select("simple", 1)),
+    of("simple-8", "pgbench -S, 8 clients", "transaction", Trust, POOLERS, select("simple", 8)),
+    of("simple-64", "pgbench -S, 64 clients", "transaction", Trust, AND_DIRECT, select("simple", 64)),
+    of("simple-500", "pgbench -S, 500 clients", "transaction", Trust, POOLERS, select("simple", 500)),
+    of("extended-1", "pgbench -S -M extended, 1 client", "transaction", Trust, POOLERS, select("extended", 1)),
+    of("extended-8", "pgbench -S -M extended, 8 clients", "transaction", Trust, POOLERS, select("extended", 8)),
+    of("extended-64", "pgbench -S -M extended, 64 clients", "transaction", Trust, POOLERS, select("extended", 64)),
+    of("extended-500", "pgbench -S -M extended, 500 clients", "transaction", Trust, POOLERS, select("extended", 500)),
+    of("prepared-1", "pgbench -S -M prepared, 1 client", "transaction", Trust, POOLERS, select("prepared", 1)),
+    of("prepared-8", "pgbench -S -M prepared, 8 clients", "transaction", Trust, POOLERS, select("prepared", 8)),
+    of("prepared-64", "pgbench -S -M prepared, 64 clients", "transaction", Trust, AND_DIRECT, select("prepared", 64)),
+    of("prepared-500", "pgbench -S -M prepared, 500 clients", "transaction", Trust, POOLERS, select("prepared", 500)),
+    of("workers-64", "pgbench -S, 64 clients: 1 and 2 workers", "transaction", Trust, WORKERS, select("simple", 64)),
+    of("tpcb-64", "pgbench, TPC-B-like, 64 clients", "transaction", Trust, AND_DIRECT, script(Script::TpcB, "simple", 64)),
+    of("tls-64", "pgbench -S, 64 clients on long TLS connections", "transaction", TrustTls, BOTH_AND_DIRECT, select("simple", 64)),
+    of("big-result", "1 MB results of 100-byte rows, 8 clients", "MB", Trust, AND_DIRECT, script(Script::Rows, "simple", 8)),
+    of("big-row", "1 MB results of one row, 8 clients", "MB", Trust, AND_DIRECT, script(Script::Row, "simple", 8)),
+    of("copy-out", "COPY TO STDOUT of 100-byte rows, 1 client", "MB", Trust, AND_DIRECT, Copy(Direction::Out)),
+    of("copy-in", "COPY FROM STDIN of 100-byte rows, 1 client", "MB", Trust, AND_DIRECT, Copy(Direction::In)),
+    of("login-scram", "pgbench -C -S, 8 clients, SCRAM", "login", Scram, BOTH_AND_DIRECT, login(8)),
+    of("login-tls", "pgbench -C -S, 8 clients, SCRAM over TLS", "login", ScramTls, BOTH_AND_DIRECT, login(8)),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), WORKLOADS.len());
+    }
+}

@@ -28,6 +28,7 @@ use clap::Parser;
 enum Command {
     /// Compare pgweir with its peers.
     Run(run::Arguments),
+    Report(report::Report),
     /// Put a load on a server or pooler and print what was seen, as JSON.
     #[command(subcommand)]
     Load(load::Load),
@@ -37,6 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     match Command::parse() {
         Command::Run(arguments) => run::main(&arguments),
+        Command::Report(report) => report::main(&report),
         Command::Load(load) => load::main(load),
         Command::Forward(forward) => forward::main(&forward),
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Result, failed};
+use crate::stage::pooler::this_program;
 use crate::workload::Workload;
 use crate::workload::table::WORKLOADS;
 
@@ -46,6 +47,12 @@ pub struct Arguments {
     /// user weir of database bench is trusted; $BENCH_FOLDER is a temporary folder
     #[arg(long, value_name = "NAME=COMMAND")]
     pub other: Vec<String>,
+    /// Where to write all that was found (default: benchmark.json beside this program)
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Writes docs/benchmark.md, .svg and .json and the README's table
+    #[arg(long)]
+    pub write: bool,
     /// Does not count system calls
     #[arg(long)]
     pub no_calls: bool,
@@ -71,6 +78,14 @@ impl Arguments {
         } else {
             IDLE_CLIENTS
         })
+    }
+
+    /// The JSON file: beside the program, unless it was named.
+    pub fn json(&self) -> Result<PathBuf> {
+        match &self.json {
+            Some(file) => Ok(file.clone()),
+            None => Ok(this_program()?.with_file_name("benchmark.json")),
+        }
     }
 
     /// The workloads to run, in the table's order.

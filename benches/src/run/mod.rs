@@ -4,21 +4,23 @@ mod arguments;
 mod peers;
 mod rounds;
 
+use std::cell::OnceCell;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 pub use arguments::Arguments;
-pub use rounds::Outcome;
 
-use crate::failure::{Doing, Failure, Result, failed};
+use crate::failure::{Failure, Result, failed};
 use crate::interrupt;
 use crate::proc::calls::Counter;
-use crate::report;
+use crate::report::machine::{self, Machine};
+use crate::report::results::Results;
+use crate::report::{self, text};
 use crate::stage::Folder;
 use crate::stage::certificate::Certificate;
 use crate::stage::cluster::Cluster;
-use crate::stage::pooler::Surroundings;
+use crate::stage::pooler::{self, Surroundings};
 use crate::workload::Workload;
 use crate::workload::drive::Tools;
 use crate::workload::table::WORKLOADS;
@@ -59,8 +61,18 @@ fn run(arguments: &Arguments) -> Result<()> {
     if matches!(outcomes, Err(Failure::Failed(_))) {
         keep_logs(&folder);
     }
-    drop(outcomes?);
-    Ok(())
+    let results = outcomes?;
+    println!(
+        "{}{}",
+        report::machine_line(&results),
+        text::goals(&results)
+    );
+    report::write_json(&results, &arguments.json()?)?;
+    if arguments.write {
+        report::write_docs(&results)
+    } else {
+        Ok(())
+    }
 }
 
 fn on_stage(
@@ -68,7 +80,7 @@ fn on_stage(
     chosen: &[&'static Workload],
     programs: &Programs,
     folder: &Folder,
-) -> Result<Vec<Outcome>> {
+) -> Result<Results> {
     let certificate = Certificate::create(folder)?;
     let cluster = Cluster::create(folder, &certificate, SERVER_CONNECTIONS_MAX, SCALE)?;
     let users_file = folder.write_for_servers("users.txt", &cluster.users_file()?)?;
@@ -89,14 +101,39 @@ fn on_stage(
         cluster: &cluster,
         window: arguments.window(),
         counter,
+        idle_clients: arguments.idle_clients(),
+        capacity: OnceCell::new(),
     };
+    let machine = machine(programs, &tools)?;
     let mut outcomes = Vec::new();
     for workload in chosen {
         let outcome = rounds::play(workload, arguments.rounds(), programs, &around, &tools)?;
-        println!("{}", report::text::workload(&outcome));
+        println!("{}", text::workload(&outcome));
         outcomes.push(outcome);
     }
-    Ok(outcomes)
+    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    Ok(Results {
+        machine,
+        command: format!("pgweir-bench {command}"),
+        workloads: outcomes,
+    })
+}
+
+fn machine(programs: &Programs, tools: &Tools<'_>) -> Result<Machine> {
+    let path = tools.folder.path();
+    let commit = machine::commit()
+        .map(|commit| format!(" ({commit})"))
+        .unwrap_or_default();
+    Ok(Machine {
+        postgresql: tools.cluster.version()?,
+        pgweir: pooler::version(&programs.pgweir, path) + &commit,
+        pgbouncer: programs
+            .pgbouncer
+            .as_ref()
+            .map(|program| pooler::version(program, path)),
+        counter: tools.counter.map(|counter| counter.name().to_owned()),
+        ..Machine::look()
+    })
 }
 
 /// Where the servers' logs are kept when the run failed.

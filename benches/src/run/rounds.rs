@@ -4,40 +4,11 @@
 use super::Result;
 use super::peers::{Contender, Programs};
 use crate::interrupt;
+use crate::report::results::{Contestant, Outcome};
 use crate::stage::pooler::Surroundings;
-use crate::stats;
 use crate::workload::drive::{self, Tools};
+use crate::workload::loads;
 use crate::workload::{Sample, Workload, measure};
-
-/// What was seen of a workload.
-pub struct Outcome {
-    pub workload: &'static Workload,
-    /// Per peer, in the workload's order, one sample for each round.
-    pub peers: Vec<(String, Vec<Sample>)>,
-}
-
-impl Outcome {
-    /// One measure of one peer, round by round; empty where it has none.
-    pub fn series(&self, peer: &str, measure: &str) -> Vec<f64> {
-        let samples = self
-            .peers
-            .iter()
-            .filter(|(name, _)| name == peer)
-            .flat_map(|(_, samples)| samples);
-        samples
-            .filter_map(|sample| sample.get(measure).copied())
-            .collect()
-    }
-
-    pub fn median(&self, peer: &str, measure: &str) -> Option<f64> {
-        stats::median(&self.series(peer, measure))
-    }
-
-    /// The median of one peer's measure over another's, round by round.
-    pub fn ratio(&self, measure: &str, ours: &str, theirs: &str) -> Option<f64> {
-        stats::paired_ratio(&self.series(ours, measure), &self.series(theirs, measure))
-    }
-}
 
 pub fn play(
     workload: &'static Workload,
@@ -49,6 +20,18 @@ pub fn play(
     let mut contenders = Contender::all(workload.peers, programs);
     for contender in &mut contenders {
         contender.start(workload.door, around)?;
+    }
+    if workload.drive.wants_capacity() && tools.capacity.get().is_none() {
+        let of = contenders
+            .iter()
+            .find(|one| one.name == "pgbouncer")
+            .or(contenders.first());
+        if let Some(of) = of {
+            let _ = tools.capacity.set(loads::capacity(
+                &of.target(workload.door, around.cluster.port),
+                tools,
+            )?);
+        }
     }
     let mut samples = vec![Vec::new(); contenders.len()];
     for round in 0..rounds as usize {
@@ -63,14 +46,14 @@ pub fn play(
             drive::count_calls(&workload.drive, &target, tools)?,
             samples.last_mut(),
         ) {
-            last.insert(measure::CALLS, calls);
+            last.insert(measure::CALLS.into(), calls);
         }
     }
     let names = contenders.into_iter().map(|contender| contender.name);
-    Ok(Outcome {
-        workload,
-        peers: names.zip(samples).collect(),
-    })
+    let peers = names
+        .zip(samples)
+        .map(|(name, rounds)| Contestant { name, rounds });
+    Ok(Outcome::new(workload, peers.collect()))
 }
 
 fn once(
@@ -80,6 +63,9 @@ fn once(
     tools: &Tools<'_>,
 ) -> Result<Sample> {
     interrupt::check()?;
+    if workload.drive.wants_fresh_poolers() {
+        contender.start(workload.door, around)?;
+    }
     contender.check_alive()?;
     let sample = drive::run(
         &workload.drive,

@@ -42,7 +42,7 @@ impl Cluster {
         let port = free_port()?;
         let data = folder.path().join("pg");
         initdb(&programs, folder, &data)?;
-        configure(folder, &data, port, certificate, connections_max)?;
+        configure(folder, port, certificate, connections_max)?;
         let mut command = as_server(&programs.join("postgres"), folder.path());
         command.arg("-D").arg(&data);
         let server = Process::start("PostgreSQL", command, &folder.logs().join("postgresql.log"))?;
@@ -132,10 +132,6 @@ impl Cluster {
             .trim()
             .to_owned())
     }
-
-    pub fn programs(&self) -> &Path {
-        &self.programs
-    }
 }
 
 /// The folder with initdb, pgbench and friends: the newest that Debian has, or wherever PATH finds them.
@@ -182,7 +178,6 @@ fn initdb(programs: &Path, folder: &Folder, data: &Path) -> Result<()> {
 
 fn configure(
     folder: &Folder,
-    data: &Path,
     port: u16,
     certificate: &Certificate,
     connections_max: u32,

@@ -128,7 +128,6 @@ pub struct Running {
 /// What a program has printed when it ended.
 pub struct Printed {
     pub out: String,
-    pub err: String,
 }
 
 impl Running {
@@ -154,8 +153,9 @@ impl Running {
         self.child.stdin.as_mut()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// Tells it that no more will come.
+    pub fn close_stdin(&mut self) {
+        self.child.stdin = None;
     }
 
     /// What it has printed so far; fails if it has ended badly.
@@ -173,7 +173,6 @@ impl Running {
         self.verdict(status)?;
         Ok(Printed {
             out: std::fs::read_to_string(&self.out).doing(self.out.display())?,
-            err: std::fs::read_to_string(&self.err).doing(self.err.display())?,
         })
     }
 

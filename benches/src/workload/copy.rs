@@ -69,7 +69,7 @@ pub fn run(direction: Direction, target: &Target, tools: &Tools<'_>) -> Result<S
         megabytes += each;
     }
     let mut sample = Sample::from([(
-        measure::PER_SECOND,
+        measure::PER_SECOND.into(),
         megabytes / began.elapsed().as_secs_f64(),
     )]);
     if let (Some(pid), Some(before)) = (target.pid, before) {

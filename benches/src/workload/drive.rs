@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use std::cell::OnceCell;
+
 use super::copy::{self, Direction};
+use super::loads;
 use super::pgbench::{self, Shape};
 use super::{Sample, measure};
 use crate::failure::Result;
@@ -17,6 +20,27 @@ use crate::stage::pooler::Door;
 pub enum Drive {
     Pgbench(Shape),
     Copy(Direction),
+    /// At this percentage of capacity.
+    Open(u16),
+    /// Of logins, by the workload's door.
+    Storm,
+    FirstRow {
+        busy: bool,
+    },
+    Idle,
+    Fair,
+}
+
+impl Drive {
+    /// Whether each round wants poolers that nobody has used yet.
+    pub fn wants_fresh_poolers(&self) -> bool {
+        matches!(self, Drive::Idle)
+    }
+
+    /// Whether it is a share of what somebody can do at most.
+    pub fn wants_capacity(&self) -> bool {
+        matches!(self, Drive::Open(_))
+    }
 }
 
 /// Where a load goes.
@@ -38,6 +62,9 @@ pub struct Tools<'a> {
     /// How long a measured window is.
     pub window: Duration,
     pub counter: Option<Counter>,
+    pub idle_clients: u32,
+    /// Queries per second at most, once that was measured.
+    pub capacity: OnceCell<f64>,
 }
 
 /// Runs it and tells what was seen.
@@ -45,6 +72,11 @@ pub fn run(drive: &Drive, target: &Target, tools: &Tools<'_>) -> Result<Sample> 
     match drive {
         Drive::Pgbench(shape) => pgbench::run(shape, target, tools),
         Drive::Copy(direction) => copy::run(*direction, target, tools),
+        Drive::Open(percent) => loads::open(*percent, target, tools),
+        Drive::Storm => loads::storm(target, tools),
+        Drive::FirstRow { busy } => loads::first_row(*busy, target, tools),
+        Drive::Idle => loads::idle(target, tools),
+        Drive::Fair => loads::fair(target, tools),
     }
 }
 
@@ -60,8 +92,11 @@ pub fn count_calls(drive: &Drive, target: &Target, tools: &Tools<'_>) -> Result<
 
 /// Adds what the pooler used for that many units.
 pub fn add_cost(sample: &mut Sample, used: &Used, units: f64) {
-    sample.insert(measure::CPU_US, (used.user_us + used.system_us) / units);
-    sample.insert(measure::USER_US, used.user_us / units);
-    sample.insert(measure::SYSTEM_US, used.system_us / units);
-    sample.insert(measure::SWITCHES, used.switches / units);
+    sample.insert(
+        measure::CPU_US.into(),
+        (used.user_us + used.system_us) / units,
+    );
+    sample.insert(measure::USER_US.into(), used.user_us / units);
+    sample.insert(measure::SYSTEM_US.into(), used.system_us / units);
+    sample.insert(measure::SWITCHES.into(), used.switches / units);
 }

@@ -2,9 +2,11 @@
 
 pub mod copy;
 pub mod drive;
+pub mod loads;
 pub mod pgbench;
 pub mod table;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::stage::pooler::Door;
@@ -12,7 +14,7 @@ use crate::stage::pooler::Door;
 pub use drive::Drive;
 
 /// What one run of one peer gave, by the names in [`measure`].
-pub type Sample = BTreeMap<&'static str, f64>;
+pub type Sample = BTreeMap<Cow<'static, str>, f64>;
 
 /// The names of what is measured. `*_us` are microseconds, `*_bytes` bytes.
 pub mod measure {
@@ -29,6 +31,21 @@ pub mod measure {
     pub const P999_US: &str = "p999_us";
     /// p99 / p50 of one run.
     pub const SPREAD: &str = "spread";
+    /// Per idle client, after its login: in memory, and that with shared pages counted by share; and in memory after one query of each.
+    pub const RESIDENT_BYTES: &str = "resident_bytes";
+    pub const PROPORTIONAL_BYTES: &str = "proportional_bytes";
+    pub const QUERIED_BYTES: &str = "queried_bytes";
+    /// All of the pooler, before the clients came.
+    pub const MEGABYTES_EMPTY: &str = "megabytes_empty";
+    /// p99 of queries while nobody logs in, and how many times that it is while many do.
+    pub const QUIET_P99_US: &str = "quiet_p99_us";
+    pub const STORM: &str = "storm";
+    /// Logins per second in that storm.
+    pub const STORM_LOGINS: &str = "storm_logins";
+    /// Cores that the pooler kept busy meanwhile.
+    pub const CORES: &str = "cores";
+    /// Longest over median wait for a server.
+    pub const WAIT: &str = "wait";
 }
 
 /// Who takes part. The names are those of the report.

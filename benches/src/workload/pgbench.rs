@@ -246,16 +246,19 @@ fn summary(log: &[Done], (from, to): (u64, u64), used: Option<&Used>) -> Result<
         return failed("no transaction ended in the measured time");
     }
     let count = took.len() as f64;
-    let mut sample = Sample::from([(measure::PER_SECOND, count * 1e6 / (to - from).max(1) as f64)]);
+    let mut sample = Sample::from([(
+        measure::PER_SECOND.into(),
+        count * 1e6 / (to - from).max(1) as f64,
+    )]);
     for (name, percent) in [
         (measure::P50_US, 50.0),
         (measure::P99_US, 99.0),
         (measure::P999_US, 99.9),
     ] {
-        sample.extend(percentile(&took, percent).map(|value| (name, value)));
+        sample.extend(percentile(&took, percent).map(|value| (name.into(), value)));
     }
     if let (Some(p50), Some(p99)) = (sample.get(measure::P50_US), sample.get(measure::P99_US)) {
-        sample.insert(measure::SPREAD, p99 / p50.max(1.0));
+        sample.insert(measure::SPREAD.into(), p99 / p50.max(1.0));
     }
     if let Some(used) = used {
         add_cost(&mut sample, used, count);

@@ -2,7 +2,7 @@
 
 use super::Peer::{Direct, Forwarder, Others, PgBouncer, Pgweir, PgweirWorkers};
 use super::copy::Direction;
-use super::drive::Drive::{self, Copy, Pgbench};
+use super::drive::Drive::{self, Copy, Fair, FirstRow, Idle, Open, Pgbench, Storm};
 use super::pgbench::{Script, Shape};
 use super::{Peer, Workload};
 use crate::stage::pooler::Door::{self, Scram, ScramTls, Trust, TrustTls};
@@ -11,6 +11,7 @@ const POOLERS: &[Peer] = &[Pgweir, PgBouncer, Forwarder, Others];
 const AND_DIRECT: &[Peer] = &[Pgweir, PgBouncer, Forwarder, Direct, Others];
 const BOTH: &[Peer] = &[Pgweir, PgBouncer];
 const BOTH_AND_DIRECT: &[Peer] = &[Pgweir, PgBouncer, Direct];
+const FAIR: &[Peer] = &[PgweirWorkers(2), PgBouncer];
 const WORKERS: &[Peer] = &[PgweirWorkers(1), PgweirWorkers(2), PgBouncer];
 
 const fn select(protocol: &'static str, clients: u16) -> Drive {
@@ -81,6 +82,16 @@ pub const WORKLOADS: &[Workload] = &[
     of("copy-in", "COPY FROM STDIN of 100-byte rows, 1 client", "MB", Trust, AND_DIRECT, Copy(Direction::In)),
     of("login-scram", "pgbench -C -S, 8 clients, SCRAM", "login", Scram, BOTH_AND_DIRECT, login(8)),
     of("login-tls", "pgbench -C -S, 8 clients, SCRAM over TLS", "login", ScramTls, BOTH_AND_DIRECT, login(8)),
+    of("first-row-idle", "from connect() to the first row, SCRAM, server idle", "login", Scram, BOTH_AND_DIRECT, FirstRow { busy: false }),
+    of("first-row-busy", "from connect() to the first row, SCRAM, server busy with 16 other clients", "login", Scram, BOTH_AND_DIRECT, FirstRow { busy: true }),
+    of("storm-scram", "steady queries while others log in with SCRAM", "query", Scram, BOTH, Storm),
+    of("storm-tls", "steady queries while others log in with SCRAM over TLS", "query", ScramTls, BOTH, Storm),
+    of("open-50", "queries at 50 % of PgBouncer's capacity, open loop", "query", Trust, AND_DIRECT, Open(50)),
+    of("open-80", "queries at 80 % of PgBouncer's capacity, open loop", "query", Trust, AND_DIRECT, Open(80)),
+    of("open-110", "queries at 110 % of PgBouncer's capacity, open loop", "query", Trust, AND_DIRECT, Open(110)),
+    of("fairness", "200 equal clients, 20 servers, queries of 5 ms", "query", Trust, FAIR, Fair),
+    of("idle", "idle clients, logged in with SCRAM", "client", Scram, BOTH, Idle),
+    of("idle-tls", "idle TLS clients, logged in with SCRAM", "client", ScramTls, BOTH, Idle),
 ];
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub const GOALS: &[Goal] = &[
     of("CPU per transaction, 1 client", &["simple-1", "extended-1", "prepared-1"], to_pgbouncer(CPU_US), AtMost(0.95)),
     of("latency (p50), 1 client", &["simple-1", "extended-1", "prepared-1"], to_pgbouncer(P50_US), AtMost(1.0)),
     of("CPU against the forwarder, 64 clients", &["simple-64", "extended-64", "prepared-64"], TO_FORWARDER, AtMost(1.05)),
-    of("CPU per MB: 1 MB results, COPY", &["big-result", "big-row", "copy-out", "copy-in"], to_pgbouncer(CPU_US), AtMost(0.55)),
+    of("CPU per MB: 1 MB results, COPY", &["big-result", "big-row", "copy-out", "copy-out-1", "copy-in", "copy-in-1"], to_pgbouncer(CPU_US), AtMost(0.55)),
     of("CPU per transaction, 64 TLS clients", &["tls-64"], to_pgbouncer(CPU_US), AtMost(0.85)),
     of("CPU per login: SCRAM, SCRAM over TLS", &["login-scram", "login-tls"], to_pgbouncer(CPU_US), AtMost(0.90)),
     of("resident bytes per idle client", &["idle"], Value::Own { measure: RESIDENT_BYTES }, AtMost(2000.0)),

@@ -67,7 +67,6 @@ fn run(arguments: &Arguments) -> Result<()> {
         report::machine_line(&results),
         text::goals(&results)
     );
-    report::write_json(&results, &arguments.json()?)?;
     if arguments.write {
         report::write_docs(&results)
     } else {
@@ -104,19 +103,20 @@ fn on_stage(
         idle_clients: arguments.idle_clients(),
         capacity: OnceCell::new(),
     };
-    let machine = machine(programs, &tools)?;
-    let mut outcomes = Vec::new();
+    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let mut results = Results {
+        machine: machine(programs, &tools)?,
+        command: format!("pgweir-bench {command}"),
+        workloads: Vec::new(),
+    };
     for workload in chosen {
         let outcome = rounds::play(workload, arguments.rounds(), programs, &around, &tools)?;
         println!("{}", text::workload(&outcome));
-        outcomes.push(outcome);
+        results.workloads.push(outcome);
+        // A run that is ended halfway has not been in vain.
+        report::write_json(&results, &arguments.json()?)?;
     }
-    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    Ok(Results {
-        machine,
-        command: format!("pgweir-bench {command}"),
-        workloads: outcomes,
-    })
+    Ok(results)
 }
 
 fn machine(programs: &Programs, tools: &Tools<'_>) -> Result<Machine> {

@@ -19,7 +19,8 @@ use crate::stage::pooler::Door;
 #[derive(Clone, Copy, Debug)]
 pub enum Drive {
     Pgbench(Shape),
-    Copy(Direction),
+    /// By that many clients at a time.
+    Copy(Direction, u16),
     /// At this percentage of capacity.
     Open(u16),
     /// Of logins, by the workload's door.
@@ -71,7 +72,7 @@ pub struct Tools<'a> {
 pub fn run(drive: &Drive, target: &Target, tools: &Tools<'_>) -> Result<Sample> {
     match drive {
         Drive::Pgbench(shape) => pgbench::run(shape, target, tools),
-        Drive::Copy(direction) => copy::run(*direction, target, tools),
+        Drive::Copy(direction, clients) => copy::run(*direction, *clients, target, tools),
         Drive::Open(percent) => loads::open(*percent, target, tools),
         Drive::Storm => loads::storm(target, tools),
         Drive::FirstRow { busy } => loads::first_row(*busy, target, tools),

@@ -11,13 +11,13 @@ use crate::workload::table::WORKLOADS;
 const QUICK_ROUNDS: u32 = 2;
 const ROUNDS: u32 = 5;
 const QUICK_SECONDS: f64 = 1.0;
-const SECONDS: f64 = 3.0;
+const SECONDS: f64 = 2.5;
 const QUICK_IDLE_CLIENTS: u32 = 1000;
 const IDLE_CLIENTS: u32 = 5000;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Fewer and shorter rounds, fewer idle clients: some minutes instead of half an hour
+    /// Fewer and shorter rounds, fewer idle clients, no count of system calls: some minutes instead of more than half an hour
     #[arg(long)]
     quick: bool,
     /// Only these workloads, separated by commas; a part of a name that ends in - takes all that begin so
@@ -55,7 +55,7 @@ pub struct Arguments {
     pub write: bool,
     /// Does not count system calls
     #[arg(long)]
-    pub no_calls: bool,
+    no_calls: bool,
 }
 
 impl Arguments {
@@ -78,6 +78,11 @@ impl Arguments {
         } else {
             IDLE_CLIENTS
         })
+    }
+
+    /// Whether system calls are counted, which takes runs of their own.
+    pub fn counts_calls(&self) -> bool {
+        !self.no_calls && !self.quick
     }
 
     /// The JSON file: beside the program, unless it was named.

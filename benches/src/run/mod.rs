@@ -90,10 +90,10 @@ fn on_stage(
         users_file: &users_file,
         clients_max: arguments.idle_clients() + 1000,
     };
-    let counter = if arguments.no_calls {
-        None
-    } else {
+    let counter = if arguments.counts_calls() {
         Counter::find()
+    } else {
+        None
     };
     let tools = Tools {
         folder,

@@ -34,6 +34,10 @@ pub fn play(
         }
     }
     let mut samples = vec![Vec::new(); contenders.len()];
+    let rounds = workload
+        .drive
+        .rounds_max()
+        .map_or(rounds, |most| rounds.min(most));
     for round in 0..rounds as usize {
         for turn in 0..contenders.len() {
             let who = (turn + round) % contenders.len();

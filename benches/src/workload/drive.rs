@@ -38,6 +38,11 @@ impl Drive {
         matches!(self, Drive::Idle)
     }
 
+    /// More rounds would show the same.
+    pub fn rounds_max(&self) -> Option<u32> {
+        matches!(self, Drive::Idle).then_some(3)
+    }
+
     /// Whether it is a share of what somebody can do at most.
     pub fn wants_capacity(&self) -> bool {
         matches!(self, Drive::Open(_))

@@ -19,6 +19,8 @@ use crate::stats::percentile;
 /// From the first transaction to the begin of the window, at least: server connections are opened, statements prepared. And every
 /// client has been served once.
 const WARM_UP: Duration = Duration::from_millis(500);
+/// Before the last transaction's end: clients are leaving.
+const LEAVING: Duration = Duration::from_millis(30);
 /// What a server's first query costs in a fresh connection, roughly: where every client has its own, all pay it at once.
 const FIRST_QUERY: Duration = Duration::from_millis(8);
 /// What a run may take beyond its time: connecting, and being slow.
@@ -66,10 +68,14 @@ pub fn run(shape: &Shape, target: &Target, tools: &Tools<'_>) -> Result<Sample> 
     start(shape, target, tools, logs.path(), time)?.finish(time + LATE_MAX)?;
     let readings = sampler.map(Sampler::finish);
     let log = read_logs(logs.path())?;
-    let Some(from) = all_at_work_us(&log) else {
+    let (Some(from), Some(end)) = (
+        all_at_work_us(&log),
+        log.iter().map(|done| done.ended_us).max(),
+    ) else {
         return failed("pgbench logged no transaction");
     };
-    let mut window = (from, from + micros(tools.window));
+    let to = (from + micros(tools.window)).min(end.saturating_sub(micros(LEAVING)));
+    let mut window = (from, to);
     let mut used = None;
     if let Some(readings) = readings {
         let (first, last) = sampler::within(&readings, window.0, window.1)?;

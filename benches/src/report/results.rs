@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
 use crate::stats;
+use crate::workload::table::WORKLOADS;
 use crate::workload::{Sample, Workload};
 
 /// The whole file.
@@ -34,8 +35,12 @@ pub struct Contestant {
 }
 
 impl Results {
-    /// Adds what another run has found; a workload that is in both is taken from `later`.
+    /// Adds what another run has found; a workload that is in both is taken from `later`. The order becomes the table's.
     pub fn add(&mut self, later: Results) {
+        if !self.command.contains(&later.command) {
+            self.command += "; ";
+            self.command += &later.command;
+        }
         self.workloads.retain(|outcome| {
             !later
                 .workloads
@@ -43,6 +48,9 @@ impl Results {
                 .any(|other| other.name == outcome.name)
         });
         self.workloads.extend(later.workloads);
+        let place = |outcome: &Outcome| WORKLOADS.iter().position(|one| one.name == outcome.name);
+        self.workloads
+            .sort_by_key(|outcome| place(outcome).unwrap_or(usize::MAX));
     }
 
     pub fn workload(&self, name: &str) -> Option<&Outcome> {
@@ -51,7 +59,13 @@ impl Results {
 }
 
 impl Outcome {
-    pub fn new(workload: &Workload, peers: Vec<Contestant>) -> Outcome {
+    pub fn new(workload: &Workload, mut peers: Vec<Contestant>) -> Outcome {
+        let values = peers
+            .iter_mut()
+            .flat_map(|peer| &mut peer.rounds)
+            .flat_map(Sample::values_mut);
+        // More digits would say nothing.
+        values.for_each(|value| *value = (*value * 1000.0).round() / 1000.0);
         Outcome {
             name: workload.name.to_owned(),
             about: workload.about.to_owned(),

@@ -417,8 +417,9 @@ fn obey(app: &App, signal: Signal) -> bool {
         }
         Signal::Usr1 if state.paused => tracing::info!("got SIGUSR1, but already paused"),
         Signal::Usr1 => {
-            tracing::info!("got SIGUSR1, pausing all activity");
+            // Whoever reads the line may count on it.
             app.begin_pause(None);
+            tracing::info!("got SIGUSR1, pausing all activity");
         }
         Signal::Usr2 if state.shutting_down => {
             tracing::info!("got SIGUSR2 while shutting down, ignoring")

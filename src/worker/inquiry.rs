@@ -51,14 +51,14 @@ impl Worker {
             name: inquiry.name,
         };
         let (mut reply, shutting_down) = (inquiry.reply, self.sessions.shutting_down.get());
-        tokio::task::spawn_local(async move {
+        (self.around.spawn)(Box::pin(async move {
             let found = asking.run(&mut reply, shutting_down).await;
             // First: as soon as it is answered, the client may be in the roster of a worker as a session.
             drop(entry);
             if let Some(found) = found {
                 let _ = reply.send(found);
             }
-        });
+        }));
     }
 }
 

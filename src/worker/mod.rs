@@ -3,6 +3,7 @@
 //! Nothing in a worker is locked. A client becomes a session here, or is only asked about ([`inquiry`]). It is told things by [`mail`], looks at the clock in [`Worker::tick`], and tells about itself in
 //! rows ([`report`]). What workers share is the budget of `pool`, and nothing else.
 
+pub mod executor;
 pub mod inquiry;
 pub mod mail;
 pub mod report;
@@ -16,7 +17,6 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 use crate::client::card::{CardFacts, ClientCard, Order};
 use crate::client::farewell::farewell;
@@ -31,6 +31,7 @@ use crate::server::conn::ParamSpace;
 use crate::server::params::{Interner, Tracked};
 use crate::server::prepared::StatementCache;
 use crate::types::{ConnId, PoolKey, WorkerId};
+use executor::{Executor, Spawner};
 use mail::{
     CancelAim, CancelAnswer, CancelGuard, Control, Mail, Newcomer, Scope, in_scope, pool_of,
 };
@@ -59,14 +60,30 @@ pub struct Outfit {
 }
 
 /// Runs a worker on this thread until it is told to stop.
+///
+/// # Errors
+/// The system has no descriptors for it, or its reactor fails.
 pub fn run(outfit: Outfit, mail: mpsc::UnboundedReceiver<Mail>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let local = LocalSet::new();
-    let worker = Worker::new(outfit);
-    runtime.block_on(local.run_until(worker.serve(mail)));
-    Ok(())
+    // Timeouts are rare here, and kept by the login runtime.
+    let timers = outfit.logins.clone();
+    let _timers = timers.enter();
+    let mut executor = Executor::enter()?;
+    let worker = Worker::new(outfit, executor.spawner());
+    let stopped = Rc::new(Cell::new(false));
+    let (serving, stop) = (worker.clone(), stopped.clone());
+    executor.spawner().spawn(Box::pin(async move {
+        serving.serve(mail).await;
+        stop.set(true);
+    }));
+    let mut next_tick = Instant::now() + TICK;
+    executor.run(|| {
+        let now = Instant::now();
+        if now >= next_tick {
+            worker.tick(now);
+            next_tick = now + TICK;
+        }
+        (!stopped.get()).then(|| next_tick.saturating_duration_since(now))
+    })
 }
 
 struct Worker {
@@ -121,7 +138,7 @@ impl Drop for Entry {
 }
 
 impl Worker {
-    fn new(outfit: Outfit) -> Rc<Worker> {
+    fn new(outfit: Outfit, spawner: Spawner) -> Rc<Worker> {
         let space = Rc::new(ParamSpace {
             tracked: outfit.tracked,
             interner: RefCell::new(Interner::default()),
@@ -135,6 +152,7 @@ impl Worker {
         Rc::new(Worker {
             around: Rc::new(shard::Surroundings {
                 who: Box::new(who),
+                spawn: Box::new(move |work| spawner.spawn(work)),
                 worker: outfit.id,
                 workers: outfit.workers,
                 post: outfit.post,
@@ -156,16 +174,11 @@ impl Worker {
     }
 
     async fn serve(self: Rc<Self>, mut mail: mpsc::UnboundedReceiver<Mail>) {
-        let mut ticker = tokio::time::interval(TICK);
-        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                message = mail.recv() => match message {
-                    None | Some(Mail::Control(Control::Stop)) => return,
-                    Some(message) => self.receive(message),
-                },
-                _ = ticker.tick() => self.tick(Instant::now()),
+        while let Some(message) = mail.recv().await {
+            if matches!(message, Mail::Control(Control::Stop)) {
+                return;
             }
+            self.receive(message);
         }
     }
 
@@ -249,14 +262,14 @@ impl Worker {
             greeting: newcomer.greeting,
         });
         let worker = self.clone();
-        tokio::task::spawn_local(async move {
+        (self.around.spawn)(Box::pin(async move {
             let ending = session.run().await;
             worker.take_leave(&card, &ending);
             drop(entry);
             if let Some(stream) = ending.stream {
                 Box::pin(farewell(stream, &ending.farewell)).await;
             }
-        });
+        }));
     }
 
     /// Logs the end of a client, before the client can see it.

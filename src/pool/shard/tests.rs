@@ -186,6 +186,7 @@ impl House {
         let desk = |worker| Desk {
             around: Rc::new(Surroundings {
                 who: Box::new(|_| None),
+                spawn: Box::new(|work| drop(tokio::task::spawn_local(work))),
                 worker,
                 workers,
                 post: post.clone(),

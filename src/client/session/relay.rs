@@ -94,6 +94,13 @@ impl Session {
             return Err(self.refuse_transaction());
         }
         self.write(cx, bytes)?;
+        if let State::Attached(lease) = &mut self.state
+            && lease
+                .note_streamed(input.len(), findings.ready.is_some())
+                .is_err()
+        {
+            return Err(self.server_lost("server conn crashed?"));
+        }
         if !Rc::ptr_eq(&params, &self.params) {
             self.card.params.replace(self.params.clone());
             if let State::Attached(lease) = &self.state {

@@ -305,7 +305,7 @@ impl Shard {
         loop {
             let waiter = self.core.borrow_mut().dismiss();
             let Some(ticket) = waiter else { break };
-            ticket.give(Grant::Refused(error.clone()));
+            ticket.give(Grant::Refused(Box::new(error.clone())));
         }
         self.refuse_dedicated(error);
         self.show();

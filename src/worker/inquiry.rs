@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::Worker;
+use super::client::Entry;
 use super::mail::Inquiry;
-use super::{Entry, Worker};
 use crate::auth::User;
 use crate::auth::inquiry::{Answer, Fault};
 use crate::client::card::{ClientCard, ClientState, Order};
@@ -42,8 +43,8 @@ impl Worker {
             .interner
             .borrow_mut()
             .intern(ParamSet::default());
-        let card = Rc::new(ClientCard::new(inquiry.client, inquiry.limits, params));
-        let entry = Entry::new(&self.roster, &card, &shard, inquiry.seat, Box::new(()));
+        let card = self.card(inquiry.client, inquiry.limits, params);
+        let entry = Entry::new(self, &card, &shard, inquiry.seat, None);
         let asking = Asking {
             card,
             shard,
@@ -279,7 +280,7 @@ impl Place {
         });
         match granted.await {
             Grant::Server(lease) => Ok(lease),
-            Grant::Refused(error) => Err(error),
+            Grant::Refused(error) => Err(*error),
         }
     }
 }

@@ -371,7 +371,7 @@ impl Client {
                 self.waits = false;
                 match grant {
                     Grant::Server(lease) => self.lease = Some(lease),
-                    Grant::Refused(error) => self.refused = Some(error),
+                    Grant::Refused(error) => self.refused = Some(*error),
                 }
             }
         }

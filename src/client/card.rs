@@ -159,7 +159,9 @@ impl ClientCard {
     }
 
     /// What the session has been told, if anything.
+    #[inline]
     pub fn order(&self) -> Option<Order> {
+        self.order.borrow().as_ref()?;
         self.order.take()
     }
 

@@ -219,6 +219,7 @@ impl ClientCard {
     }
 
     /// What the session has been told, if anything.
+    #[inline]
     pub fn order(&self) -> Option<Order> {
         Some(*self.order.take()?)
     }

@@ -24,7 +24,7 @@ impl Session {
                 return End::Gone; // in the middle of a message nothing can be said
             }
         }
-        End::Told(ClientError::new(reason))
+        End::told(ClientError::new(reason))
     }
 
     pub(super) fn server_faulty(&mut self, fault: ServerFault) -> End {
@@ -56,7 +56,7 @@ impl Session {
         self.card.linked.set(None);
         let mut farewell = self.backlog.as_slice().to_vec();
         let told = match &end {
-            End::Told(error) if !mid_message => Some(error.clone()),
+            End::Told(error) if !mid_message => Some(ClientError::clone(error)),
             _ => None,
         };
         if let Some(error) = &told {

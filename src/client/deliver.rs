@@ -45,6 +45,8 @@ pub struct Findings {
     pub ready: Option<TxStatus>,
     /// ReadyForQuery left the server inside a transaction block (statement pooling does not allow it).
     pub in_block: bool,
+    /// A tracked parameter may have changed.
+    pub parameters: bool,
     /// The server wants this many bytes to be there before its message can be understood.
     pub need: usize,
 }
@@ -69,31 +71,39 @@ impl Deliver<'_> {
     /// Walks as far as the bytes go. A rest that was not consumed is the beginning of a message.
     pub fn run(&mut self, splice: &mut Splice) -> Result<Findings, ServerFault> {
         let mut findings = Findings::default();
-        loop {
-            self.continue_message(splice);
-            if !self.link.from_server.at_boundary() {
-                return Ok(findings);
-            }
-            if !self.link.events.is_empty() {
-                settle(self.link, self.statements, splice.insert());
-            }
+        self.continue_message(splice);
+        while self.link.from_server.at_boundary() {
             let rest = splice.rest();
             let Some(header) =
                 frame::header(rest, self.max_packet_size).map_err(|_| ServerFault::BadHeader)?
             else {
-                return Ok(findings);
+                break;
             };
+            if let Some(fate) = self.link.owed.row(header.tag) {
+                self.begin_message(header, fate, splice);
+                continue;
+            }
             if header.tag == tag::READY_FOR_QUERY && header.total != READY_LEN {
                 return Err(ServerFault::BadHeader);
             }
             if header.total > rest.len() as u64 && must_be_whole(header) {
                 findings.need = header.total as usize;
-                return Ok(findings);
+                break;
             }
             self.message(header, splice, &mut findings)?;
         }
+        Ok(findings)
     }
 
+    #[inline]
+    fn begin_message(&mut self, header: Header, fate: Fate, splice: &mut Splice) {
+        self.link.swallowing = fate == Fate::Swallow;
+        self.link.from_server.begin(header.total, 0);
+        self.continue_message(splice);
+    }
+
+    /// Passes on, or drops, what is there of the message. Behind its end is the place for what the pooler answers itself.
+    #[inline]
     fn continue_message(&mut self, splice: &mut Splice) {
         let n = self.link.from_server.advance(splice.rest().len());
         if self.link.swallowing {
@@ -117,7 +127,10 @@ impl Deliver<'_> {
         let whole = body.len() as u64 == header.body_len();
         let mut fate = Fate::Deliver;
         match header.tag {
-            tag::PARAMETER_STATUS if whole => self.parameter_status(body),
+            tag::PARAMETER_STATUS if whole => {
+                findings.parameters = true;
+                self.parameter_status(body)
+            }
             tag::COMMAND_COMPLETE if whole => self.command_complete(body),
             tag::ERROR_RESPONSE if whole => fate = self.error(body, splice),
             _ => {}
@@ -129,15 +142,16 @@ impl Deliver<'_> {
             .reply(header.tag, status, &mut self.link.events);
         let owed = owed.map_err(|unexpected| ServerFault::Unexpected(unexpected.tag))?;
         statements::settle(self.link, Some(self.statements));
-        self.link.swallowing = owed == Fate::Swallow || fate == Fate::Swallow;
         if header.tag == tag::READY_FOR_QUERY {
             findings.in_block |= self.link.owed.status() != TxStatus::Idle;
             if owed == Fate::Deliver {
                 findings.ready = Some(self.link.owed.status());
             }
         }
-        self.link.from_server.begin(header.total, 0);
-        self.continue_message(splice);
+        if owed == Fate::Swallow {
+            fate = Fate::Swallow;
+        }
+        self.begin_message(header, fate, splice);
         Ok(())
     }
 

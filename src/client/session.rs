@@ -44,7 +44,7 @@ pub const SCRATCH_LEN: usize = 64 << 10;
 /// Bytes that a client may send ahead while it waits for a server; beyond that it is not read.
 pub const AHEAD_MAX: usize = 64 << 10;
 
-/// The worker's buffers. Borrowed only within one step, never while anything waits.
+/// The worker's buffers. Borrowed while a session is polled, never while anything waits.
 pub struct Scratch {
     read: Box<[u8]>,
     out: Vec<u8>,
@@ -100,8 +100,23 @@ pub enum End {
     Goodbye,
     /// The client is gone.
     Gone,
-    /// The client is told why.
-    Told(ClientError),
+    /// The client is told why. (Boxed: every step returns one of these or, nearly always, none.)
+    Told(Box<ClientError>),
+}
+
+impl End {
+    fn told(error: ClientError) -> End {
+        End::Told(Box::new(error))
+    }
+}
+
+/// What the steps of one poll have at hand. The buffer that is read into goes beside it, where something is read.
+struct Turn<'a, 'w> {
+    cx: &'a mut Context<'w>,
+    /// When the poll began.
+    now: Instant,
+    /// For what can't leave from where it was read.
+    out: &'a mut Vec<u8>,
 }
 
 /// What a step came to.
@@ -178,13 +193,9 @@ impl Session {
         }
     }
 
-    /// Serves the client until it ends; then what is left to be told to it.
-    pub async fn run(mut self) -> Ending {
-        let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.end(end)
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Serves the client as far as that is possible now; why the session ends, once it does: then [`Session::end`] is all that is
+    /// left to do.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let now = Instant::now();
         self.card.watch(cx.waker());
         if let Some(order) = self.card.order()
@@ -192,8 +203,11 @@ impl Session {
         {
             return Poll::Ready(end);
         }
+        let around = self.around.clone();
+        let Scratch { read, out } = &mut *around.scratch.borrow_mut();
+        let mut turn = Turn { cx, now, out };
         loop {
-            match self.step(cx, now) {
+            match self.step(&mut turn, read) {
                 Ok(Flow::Again) => {}
                 Ok(Flow::Wait) => return Poll::Pending,
                 Err(end) => return Poll::Ready(end),
@@ -203,7 +217,7 @@ impl Session {
 
     fn obey(&mut self, order: Order) -> Result<(), End> {
         match order {
-            Order::Disconnect(error) => Err(End::Told(error)),
+            Order::Disconnect(error) => Err(End::told(error)),
             Order::NotifyWaiting => {
                 let text =
                     b"No server connection available in postgres backend, client being queued";
@@ -216,14 +230,14 @@ impl Session {
         }
     }
 
-    fn step(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
+    fn step(&mut self, turn: &mut Turn<'_, '_>, read: &mut [u8]) -> Result<Flow, End> {
         match self.state {
-            State::Greeting { .. } => self.greet(cx, now),
-            State::Idle => self.idle(cx, now),
-            State::Waiting => self.wait(cx, now),
-            State::Aligning(_) => self.align(cx, now),
-            State::Attached(_) => self.relay(cx, now),
-            State::Listing(_) => self.list(cx, now),
+            State::Greeting { .. } => self.greet(turn, read),
+            State::Idle => self.idle(turn, read),
+            State::Waiting => self.wait(turn, read),
+            State::Aligning(_) => self.align(turn, read),
+            State::Attached(_) => self.relay(turn, read),
+            State::Listing(_) => self.list(turn),
         }
     }
 
@@ -236,7 +250,10 @@ impl Session {
             State::Aligning(_) | State::Attached(_) | State::Listing(_) => ClientState::Active,
         };
         self.card.state.set(shown);
-        self.state = state;
+        match std::mem::replace(&mut self.state, state) {
+            State::Idle | State::Waiting => {} // usually, and nothing to be dropped
+            left => drop(left),
+        }
     }
 }
 
@@ -256,11 +273,17 @@ impl Session {
     }
 
     /// True if nothing waits for the client any more.
+    #[inline]
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let stream = self.stream.as_mut().ok_or(End::Gone)?;
-        if self.backlog.is_empty() && !stream.wants_flush() {
+        let clear = self.stream.as_ref().is_some_and(|s| !s.wants_flush());
+        if clear && self.backlog.is_empty() {
             return Ok(true);
         }
+        self.flush_backlog(cx)
+    }
+
+    fn flush_backlog(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let stream = self.stream.as_mut().ok_or(End::Gone)?;
         let flushed = self.backlog.poll_flush(stream, cx);
         self.card.unsent.set(self.backlog.as_slice().len());
         match flushed {
@@ -277,19 +300,14 @@ impl Session {
     }
 
     /// Reads more of what the client says while nothing can be done with it, so that its end is noticed.
-    fn read_ahead(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
-        if self.held.len() >= AHEAD_MAX {
-            return Ok(Flow::Wait);
-        }
-        let around = self.around.clone();
-        let scratch = &mut *around.scratch.borrow_mut();
+    fn read_ahead(&mut self, turn: &mut Turn<'_, '_>, read: &mut [u8]) -> Result<Flow, End> {
         while self.held.len() < AHEAD_MAX {
-            let Some(n) = self.poll_read(cx, &mut scratch.read)? else {
+            let Some(n) = self.poll_read(turn.cx, read)? else {
                 break;
             };
-            self.card.last_input.set(now);
-            self.held.extend_from_slice(&scratch.read[..n]);
-            self.card.held.set(self.held.len());
+            self.card.last_input.set(turn.now);
+            self.held.extend_from_slice(&read[..n]);
+            self.card.held.set(self.held.len() as u32);
         }
         Ok(Flow::Wait)
     }
@@ -310,7 +328,9 @@ fn write_or_keep(
             Poll::Pending => break,
         }
     }
-    backlog.push(bytes, usize::MAX).map_err(io::Error::other)?;
+    if !bytes.is_empty() {
+        backlog.push(bytes, usize::MAX).map_err(io::Error::other)?;
+    }
     if backlog.is_empty()
         && stream.wants_flush()
         && let Poll::Ready(Err(error)) = stream.poll_flush(cx)
@@ -322,18 +342,19 @@ fn write_or_keep(
 
 // Without a server.
 impl Session {
-    fn greet(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
+    fn greet(&mut self, turn: &mut Turn<'_, '_>, read: &mut [u8]) -> Result<Flow, End> {
+        let now = turn.now;
         let State::Greeting { greeting, queued } = &mut self.state else {
             return Ok(Flow::Again);
         };
         if *queued {
-            match self.ticket.take(cx.waker()) {
-                None => return self.read_ahead(cx, now),
+            match self.ticket.take(turn.cx.waker()) {
+                None => return self.read_ahead(turn, read),
                 Some(Grant::Refused(error)) => return Err(End::Told(error)),
                 Some(Grant::Server(lease)) => {
                     *queued = false;
                     if greeting.dedicated() {
-                        return self.greet_dedicated(cx, lease);
+                        return self.greet_dedicated(turn, lease);
                     }
                     lease.give_back(now);
                 }
@@ -346,7 +367,7 @@ impl Session {
             && let Some(welcome) = self.shard.share().welcome()
         {
             let (bytes, params) = greeting.compose(&welcome, &self.params, &self.around.space);
-            return self.greeted(cx, now, &bytes, params);
+            return self.greeted(turn, &bytes, params);
         }
         self.ticket.login.set(true);
         self.card.begin_waiting(now);
@@ -364,22 +385,21 @@ impl Session {
 
     fn greeted(
         &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
+        turn: &mut Turn<'_, '_>,
         bytes: &[u8],
         params: Rc<ParamSet>,
     ) -> Result<Flow, End> {
         self.set_params(params);
-        self.card.end_waiting(now);
-        self.card.last_input.set(now);
+        self.card.end_waiting(turn.now);
+        self.card.last_input.set(turn.now);
         self.shard.count(|stats| stats.client_login_count += 1);
-        self.write(cx, bytes)?;
+        self.write(turn.cx, bytes)?;
         self.enter(State::Idle);
         Ok(Flow::Again)
     }
 
     /// A replication client is greeted with its own server's words and keeps that server.
-    fn greet_dedicated(&mut self, cx: &mut Context<'_>, lease: Lease) -> Result<Flow, End> {
+    fn greet_dedicated(&mut self, turn: &mut Turn<'_, '_>, lease: Lease) -> Result<Flow, End> {
         let State::Greeting { greeting, .. } = &mut self.state else {
             return Ok(Flow::Again);
         };
@@ -388,53 +408,39 @@ impl Session {
         let own = ParamSet::default();
         let (bytes, _) = greeting.compose(&welcome, &own, &self.around.space);
         let params = lease.link.params.clone();
-        self.greeted(cx, Instant::now(), &bytes, params)?;
+        self.greeted(turn, &bytes, params)?;
         self.link_with(lease);
         Ok(Flow::Again)
     }
 
     fn set_params(&mut self, params: Rc<ParamSet>) {
         if !Rc::ptr_eq(&self.params, &params) {
-            self.card.params.replace(params.clone());
+            self.card.set_params(params.clone());
             self.params = params;
         }
     }
 
-    fn idle(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
-        if !self.flush(cx)? {
+    fn idle(&mut self, turn: &mut Turn<'_, '_>, read: &mut [u8]) -> Result<Flow, End> {
+        if !self.flush(turn.cx)? {
             return Ok(Flow::Wait);
         }
         if !self.held.is_empty() && self.held.len() >= self.need {
             let input = std::mem::take(&mut self.held);
-            return self.begin(cx, now, &input);
+            return self.begin(turn, &input);
         }
-        let around = self.around.clone();
-        let scratch = &mut *around.scratch.borrow_mut();
-        let Some(n) = self.poll_read(cx, &mut scratch.read)? else {
+        let Some(n) = self.poll_read(turn.cx, read)? else {
             return Ok(Flow::Wait);
         };
-        self.card.last_input.set(now);
+        self.card.last_input.set(turn.now);
         if self.held.is_empty() {
-            return self.begin_with(cx, now, &scratch.read[..n], &mut scratch.out);
+            return self.begin(turn, &read[..n]);
         }
-        self.held.extend_from_slice(&scratch.read[..n]);
+        self.held.extend_from_slice(&read[..n]);
         Ok(Flow::Again)
     }
 
-    fn begin(&mut self, cx: &mut Context<'_>, now: Instant, input: &[u8]) -> Result<Flow, End> {
-        let around = self.around.clone();
-        let scratch = &mut *around.scratch.borrow_mut();
-        self.begin_with(cx, now, input, &mut scratch.out)
-    }
-
     /// The client says something and has no server.
-    fn begin_with(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-        input: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<Flow, End> {
+    fn begin(&mut self, turn: &mut Turn<'_, '_>, input: &[u8]) -> Result<Flow, End> {
         let late = late_copy_len(input, self.rules.max_packet_size)?;
         let input = &input[late.min(input.len())..];
         self.need = 0;
@@ -448,12 +454,12 @@ impl Session {
         if input[0] == from_client::TERMINATE {
             return Err(End::Goodbye);
         }
-        self.note_request(now);
-        match self.checkout(now)? {
-            Some(lease) => self.attach(cx, now, lease, input, out),
+        self.note_request(turn.now);
+        match self.checkout(turn.now)? {
+            Some(lease) => self.attach(turn, lease, input),
             None => {
                 self.keep(input, 0);
-                self.card.begin_waiting(now);
+                self.card.begin_waiting(turn.now);
                 self.enter(State::Waiting);
                 Ok(Flow::Again)
             }
@@ -462,43 +468,41 @@ impl Session {
 
     fn keep(&mut self, input: &[u8], need: usize) {
         self.held.extend_from_slice(input);
-        self.card.held.set(self.held.len());
+        self.card.held.set(self.held.len() as u32);
         self.need = need;
     }
 
     fn checkout(&mut self, now: Instant) -> Result<Option<Lease>, End> {
         if let Some(error) = self.shard.failing(now) {
-            return Err(End::Told(error));
+            return Err(End::told(error));
         }
         self.ticket.login.set(false);
         let lease = self.shard.checkout(&self.ticket, now);
         if lease.is_none() && self.around.shutting_down.get() {
             self.shard.leave(&self.ticket);
-            return Err(End::Told(ClientError::new("server shutting down")));
+            return Err(End::told(ClientError::new("server shutting down")));
         }
         Ok(lease)
     }
 
-    fn wait(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
-        self.flush(cx)?;
-        match self.ticket.take(cx.waker()) {
-            None => self.read_ahead(cx, now),
+    fn wait(&mut self, turn: &mut Turn<'_, '_>, read: &mut [u8]) -> Result<Flow, End> {
+        self.flush(turn.cx)?;
+        match self.ticket.take(turn.cx.waker()) {
+            None => self.read_ahead(turn, read),
             Some(Grant::Refused(error)) => Err(End::Told(error)),
             Some(Grant::Server(lease)) => {
-                let waited = self.card.end_waiting(now);
-                self.shard
-                    .count(|stats| stats.wait_time += waited.as_micros() as u64);
+                let waited = self.card.end_waiting(turn.now);
+                let waited = waited.as_micros() as u64;
+                self.shard.count(|stats| stats.wait_time += waited);
                 let input = std::mem::take(&mut self.held);
-                let around = self.around.clone();
-                let scratch = &mut *around.scratch.borrow_mut();
-                self.attach(cx, now, lease, &input, &mut scratch.out)
+                self.attach(turn, lease, &input)
             }
         }
     }
 
     fn link_with(&mut self, lease: Lease) {
         lease.card.linked.set(Some(self.card.id));
-        self.card.linked.replace(Some(lease.card.clone()));
+        self.card.linked.set(Some(lease.card.clone()));
         self.enter(State::Attached(lease));
     }
 
@@ -525,7 +529,7 @@ impl Session {
 fn late_copy_len(input: &[u8], limit: u32) -> Result<usize, End> {
     let mut at = 0;
     while let Some(header) = frame::header(&input[at..], limit)
-        .map_err(|_| End::Told(forward::bad_header(&input[at..])))?
+        .map_err(|_| End::told(forward::bad_header(&input[at..])))?
     {
         let late = matches!(
             header.tag,

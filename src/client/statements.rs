@@ -219,16 +219,21 @@ impl Rewriter<'_> {
             return Ok(self.pass(Kind::Bind, total, splice));
         }
         let known = self.statements.names.find(name);
-        let known = known.map(|(found, statement)| (found, statement.clone()));
-        if self.must_wait(name, known.as_ref().map(|(_, known)| known.id)) {
+        if self.must_wait(name, known.map(|(_, known)| known.id)) {
             return Ok(self.wait(splice));
         }
         self.counts.binds += 1;
-        let Some((found, statement)) = known else {
+        let Some((found, mut statement)) = known else {
             return Ok(self.pass(Kind::Bind, total, splice)); // the server knows how to refuse it
         };
         self.link.may_drop |= statement.may_drop;
-        self.ensure(&statement, splice);
+        // Our own hold on the statement is only needed if more is to be done than to name it.
+        let held;
+        if self.link.prepared.touch(statement.id) != Presence::Ready {
+            held = statement.clone();
+            statement = &held;
+            self.ensure(statement, splice);
+        }
         let head = body.len() - behind.len();
         let len = total - 1 - name.len() as u64 + statement.name.len() as u64;
         let out = splice.insert();

@@ -77,10 +77,14 @@ impl Tally {
     }
 
     /// Pokes everybody who was refused.
+    #[inline]
     fn wake(&self, poke: &Poke) {
-        if self.hungry.load(SeqCst) == 0 {
-            return;
+        if self.hungry.load(SeqCst) != 0 {
+            self.wake_hungry(poke);
         }
+    }
+
+    fn wake_hungry(&self, poke: &Poke) {
         let mut hungry = self.hungry.swap(0, SeqCst);
         while hungry != 0 {
             poke(hungry.trailing_zeros() as WorkerId);
@@ -353,6 +357,7 @@ impl PoolShare {
     }
 
     /// The pool is full and a client waits for a server of its own, which cannot be lent to it: one that comes free is to be closed.
+    #[inline]
     pub fn wants_room(&self) -> bool {
         self.wishes.load(SeqCst) > 0 && self.servers.is_full()
     }
@@ -366,6 +371,7 @@ impl PoolShare {
     }
 
     /// A server has come to rest: whoever was refused because of a limit that others share may want it closed.
+    #[inline]
     pub fn nudge(&self) {
         self.database.wake(&self.poke);
         self.user.wake(&self.poke);
@@ -517,9 +523,15 @@ impl PoolShare {
         attempts.failed.take().is_some()
     }
 
+    /// The last attempt has failed: [`PoolShare::failing`] may have something to say. Reads only.
+    #[inline]
+    pub fn attempts_fail(&self) -> bool {
+        self.attempts_fail.load(SeqCst)
+    }
+
     /// The error of the last attempt, if no server is there, and the next attempt may not begin yet.
     pub fn failing(&self, now: Instant, retry: Duration) -> Option<ClientError> {
-        if !self.attempts_fail.load(SeqCst) {
+        if !self.attempts_fail() {
             return None;
         }
         let attempts = self.attempts.lock();

@@ -15,6 +15,7 @@ mod trade;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -26,7 +27,7 @@ use super::core::{Checkout, CoreRules, Placed, PoolCore, Reason, Wear};
 use super::lease::{Lease, Pooled};
 use super::recipe::Recipe;
 use super::ticket::{Grant, Ticket};
-use crate::config::PoolSettings;
+use crate::config::{PoolMode, PoolSettings};
 use crate::error::ClientError;
 use crate::metrics::Stats;
 use crate::net::dial::Target;
@@ -106,14 +107,39 @@ pub struct Surroundings {
     pub logins: tokio::runtime::Handle,
     /// Tracked parameters.
     pub space: Rc<ParamSpace>,
+    /// Starts a task on this worker.
+    pub spawn: Box<dyn Fn(Pin<Box<dyn Future<Output = ()>>>)>,
     /// The prefix of log lines about a client of this worker, if there is one with this number.
     pub who: Box<dyn Fn(ConnId) -> Option<String>>,
+}
+
+/// What every link of a client with a server depends on: of the settings, the few that each transaction asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkRules {
+    /// When a server goes back to the pool.
+    pub pool_mode: PoolMode,
+    /// `max_prepared_statements`
+    pub max_prepared: usize,
+    /// A server is cleaned after every use: `server_reset_query_always`, and there is such a query.
+    pub cleans_always: bool,
+}
+
+impl LinkRules {
+    fn of(settings: &PoolSettings) -> LinkRules {
+        LinkRules {
+            pool_mode: settings.pool_mode,
+            max_prepared: settings.max_prepared_statements as usize,
+            cleans_always: settings.server_reset_query_always
+                && settings.server_reset_query.is_some(),
+        }
+    }
 }
 
 /// One worker's part of a pool.
 pub struct Shard {
     share: Arc<PoolShare>,
     settings: RefCell<Rc<PoolSettings>>,
+    link_rules: Cell<LinkRules>,
     recipe: RefCell<Rc<Recipe>>,
     core: RefCell<PoolCore<Box<Pooled>, Rc<Ticket>>>,
     cards: RefCell<Vec<Rc<ServerCard>>>,
@@ -169,6 +195,7 @@ impl Shard {
         let core = PoolCore::new(core_rules(&settings), share.epoch(), paused);
         Rc::new(Shard {
             share,
+            link_rules: Cell::new(LinkRules::of(&settings)),
             settings: RefCell::new(Rc::new(settings)),
             recipe: RefCell::new(Rc::new(recipe)),
             core: RefCell::new(core),
@@ -198,6 +225,12 @@ impl Shard {
         self.settings.borrow().clone()
     }
 
+    /// The settings in force that every link of a client with a server depends on.
+    #[inline]
+    pub fn link_rules(&self) -> LinkRules {
+        self.link_rules.get()
+    }
+
     /// How servers are connected.
     pub fn recipe(&self) -> Rc<Recipe> {
         self.recipe.borrow().clone()
@@ -208,7 +241,9 @@ impl Shard {
         &self.around.space
     }
 
-    /// Counts something.
+    /// Counts something. The change should be known already: what is worked out meanwhile keeps the counts from being changed in
+    /// place.
+    #[inline]
     pub fn count(&self, change: impl FnOnce(&mut Stats)) {
         let mut stats = self.stats.get();
         change(&mut stats);
@@ -226,29 +261,44 @@ impl Shard {
     /// A client needs a server: it gets one at once, or stands in the queue with its ticket.
     pub fn checkout(self: &Rc<Self>, ticket: &Rc<Ticket>, now: Instant) -> Option<Lease> {
         loop {
-            let checkout = self.core.borrow_mut().checkout(ticket.clone(), now);
-            match checkout {
-                Checkout::Granted(mut pooled) => {
-                    if !self.is_sound(&mut pooled) {
-                        self.core.borrow_mut().forget_lent();
-                        self.close(pooled, DEAD);
-                        continue;
-                    }
-                    self.show();
-                    return Some(self.lease(pooled, ticket));
-                }
-                Checkout::Queued => {
-                    self.show();
-                    self.pump(now);
-                    return None;
-                }
+            let granted = self.core.borrow_mut().grant();
+            let Some(mut pooled) = granted else {
+                return self.queue_up(ticket, now);
+            };
+            if self.is_sound(&mut pooled) {
+                self.show();
+                return Some(self.lease(pooled, ticket));
+            }
+            self.core.borrow_mut().forget_lent();
+            self.close(pooled, DEAD);
+        }
+    }
+
+    /// No server could be had at once.
+    fn queue_up(self: &Rc<Self>, ticket: &Rc<Ticket>, now: Instant) -> Option<Lease> {
+        let checkout = self.core.borrow_mut().checkout(ticket.clone(), now);
+        self.show();
+        match checkout {
+            Checkout::Granted(pooled) => Some(self.lease(pooled, ticket)),
+            Checkout::Queued => {
+                self.pump(now);
+                None
             }
         }
     }
 
     /// What a client is told that has come in vain: no server is there, logging in to one has failed, and
     /// `server_login_retry` has not passed yet.
+    #[inline]
     pub fn failing(&self, now: Instant) -> Option<ClientError> {
+        if self.share.attempts_fail() {
+            self.failing_error(now)
+        } else {
+            None
+        }
+    }
+
+    fn failing_error(&self, now: Instant) -> Option<ClientError> {
         let error = self
             .share
             .failing(now, self.settings.borrow().server_login_retry)?;
@@ -302,7 +352,7 @@ impl Shard {
         loop {
             let waiter = self.core.borrow_mut().dismiss();
             let Some(ticket) = waiter else { break };
-            ticket.give(Grant::Refused(error.clone()));
+            ticket.give(Grant::Refused(Box::new(error.clone())));
         }
         self.refuse_dedicated(error);
         self.show();
@@ -481,10 +531,14 @@ impl Shard {
     }
 
     /// Shows the other workers how this shard stands. Whoever waits in a paused shard can't be helped.
+    #[inline]
     fn show(&self) {
-        if self.around.workers == 1 {
-            return;
+        if self.around.workers > 1 {
+            self.show_others();
         }
+    }
+
+    fn show_others(&self) {
         let (core, worker) = (self.core.borrow(), self.around.worker);
         let waiting = core.oldest_wait().filter(|_| !core.is_paused());
         self.share.show_resting(worker, core.idle() + core.used());

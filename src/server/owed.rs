@@ -66,6 +66,16 @@ pub enum Origin {
     Absorbed,
 }
 
+impl Origin {
+    /// Of replies to such a request.
+    fn fate(self) -> Fate {
+        match self {
+            Origin::Hidden => Fate::Swallow,
+            Origin::Client | Origin::Absorbed => Fate::Deliver,
+        }
+    }
+}
+
 /// What became of a request that carried a note, or was absorbed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<N> {
@@ -353,9 +363,9 @@ impl<N> Owed<N> {
         if reply == tag::READY_FOR_QUERY {
             return self.ready(status, events).ok_or(unexpected);
         }
-        let head = self.head_kind().ok_or(unexpected)?;
-        let fate = self.fate_of_head().ok_or(unexpected)?;
-        self.answered(head, reply, events).ok_or(unexpected)?;
+        let head = self.queue.front().ok_or(unexpected)?;
+        let (kind, fate) = (head.kind, head.origin.fate());
+        self.answered(kind, reply, events).ok_or(unexpected)?;
         Ok(fate)
     }
 
@@ -388,13 +398,26 @@ impl<N> Owed<N> {
         Some(())
     }
 
+    /// A row, or its like: a part of the answer to the request at the head that leaves everything else as it is. `None` for any
+    /// other reply, and for a row that nobody has asked for: [`Owed::reply`] knows what to do with them.
+    #[inline]
+    pub fn row(&mut self, reply: u8) -> Option<Fate> {
+        let head = self.queue.front()?;
+        let of_head = match reply {
+            tag::DATA_ROW | tag::COPY_DATA => matches!(head.kind, Kind::Query | Kind::Execute),
+            tag::ROW_DESCRIPTION => head.kind == Kind::Query,
+            _ => false,
+        };
+        if !of_head || self.lost {
+            return None;
+        }
+        let fate = head.origin.fate();
+        self.doubt = Doubt::default();
+        Some(fate)
+    }
+
     fn fate_of_head(&self) -> Option<Fate> {
-        let entry = self.queue.front()?;
-        Some(if entry.origin == Origin::Hidden {
-            Fate::Swallow
-        } else {
-            Fate::Deliver
-        })
+        Some(self.queue.front()?.origin.fate())
     }
 
     /// A parameter that changes while a hidden Parse or Close is served has not changed because of that: the client shall know.
@@ -409,8 +432,9 @@ impl<N> Owed<N> {
 
     /// The request at the head succeeded.
     fn done(&mut self, events: &mut Vec<Event<N>>) {
-        let head = self.queue.pop_front();
-        events.extend(head.and_then(|entry| entry.note).map(Event::Done));
+        if let Some(note) = self.queue.pop_front().and_then(|entry| entry.note) {
+            events.push(Event::Done(note));
+        }
         self.answer_absorbed(events);
     }
 
@@ -470,11 +494,7 @@ impl<N> Owed<N> {
             if intruder {
                 self.lose(events); // read by the COPY, or behind it?
             }
-            return if origin == Origin::Hidden {
-                Fate::Swallow
-            } else {
-                Fate::Deliver
-            };
+            return origin.fate();
         }
         // An extended request. With a Sync in doubt, what follows up to the next one was skipped or not.
         let blind = syncs > 0 && (intruder || copy_ended && self.queue.has_blind());
@@ -534,7 +554,9 @@ impl<N> Owed<N> {
 }
 
 fn undone<N>(note: Option<N>, events: &mut Vec<Event<N>>) {
-    events.extend(note.map(Event::Undone));
+    if let Some(note) = note {
+        events.push(Event::Undone(note));
+    }
 }
 
 #[cfg(test)]

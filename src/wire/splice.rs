@@ -9,8 +9,8 @@ pub struct Splice<'a> {
     input: &'a [u8],
     /// Start of the run of untouched bytes that has not been copied yet.
     run: usize,
-    /// First byte not decided upon.
-    cursor: usize,
+    /// What is not decided upon: a tail of `input`.
+    rest: &'a [u8],
     out: &'a mut Vec<u8>,
 }
 
@@ -20,36 +20,36 @@ impl<'a> Splice<'a> {
         Splice {
             input,
             run: 0,
-            cursor: 0,
+            rest: input,
             out,
         }
     }
 
     /// The bytes that are not decided upon.
+    #[inline]
     pub fn rest(&self) -> &'a [u8] {
-        &self.input[self.cursor..]
+        self.rest
     }
 
     /// How many bytes have been decided upon.
     pub fn consumed(&self) -> usize {
-        self.cursor
+        self.input.len() - self.rest.len()
     }
 
     /// Lets the next `n` bytes pass untouched.
+    #[inline]
     pub fn pass(&mut self, n: usize) {
-        debug_assert!(n <= self.rest().len());
-        self.cursor += n;
+        self.rest = &self.rest[n..];
     }
 
     /// Drops the next `n` bytes.
     pub fn skip(&mut self, n: usize) {
-        debug_assert!(n <= self.rest().len());
         if n == 0 {
             return;
         }
         self.copy_run();
-        self.cursor += n;
-        self.run = self.cursor;
+        self.rest = &self.rest[n..];
+        self.run = self.consumed();
     }
 
     /// Puts bytes of our own at this place: write them into the returned buffer.
@@ -60,18 +60,18 @@ impl<'a> Splice<'a> {
 
     /// Ends the walk: what shall go out, and how many input bytes are used up.
     pub fn finish(mut self) -> (&'a [u8], usize) {
-        let consumed = self.cursor;
+        let consumed = self.consumed();
         if self.out.is_empty() {
-            return (&self.input[self.run..self.cursor], consumed);
+            return (&self.input[self.run..consumed], consumed);
         }
         self.copy_run();
         (&self.out[..], consumed)
     }
 
     fn copy_run(&mut self) {
-        self.out
-            .extend_from_slice(&self.input[self.run..self.cursor]);
-        self.run = self.cursor;
+        let consumed = self.consumed();
+        self.out.extend_from_slice(&self.input[self.run..consumed]);
+        self.run = consumed;
     }
 }
 

@@ -1,13 +1,13 @@
 //! A session that is linked with a server: bytes both ways, until the server is free.
 
 use std::io;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::{AHEAD_MAX, End, Flow, Scratch, Session, State, write_or_keep};
+use super::{AHEAD_MAX, End, Flow, Session, State, Turn, write_or_keep};
 use crate::client::deliver::{self, Deliver};
 use crate::client::forward::{Forward, Stop};
+use crate::client::login::Replication;
 use crate::client::statements::Counts;
 use crate::config::PoolMode;
 use crate::error::ClientError;
@@ -17,91 +17,91 @@ use crate::wire::splice::Splice;
 use crate::wire::tag::from_client;
 
 impl Session {
-    pub(super) fn relay(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
+    pub(super) fn relay(&mut self, turn: &mut Turn<'_, '_>, read: &mut [u8]) -> Result<Flow, End> {
         // Both directions in turn: one that never rests must not starve the other.
-        let flushed = self.flush(cx)?;
+        let flushed = self.flush(turn.cx)?;
         let from_server = if flushed {
-            self.pump_server(cx, now)?
+            self.pump_server(turn, read)?
         } else {
             Flow::Wait
         };
-        let from_client = self.pump_client(cx, now)?;
+        let from_client = self.pump_client(turn, read)?;
         let moved = from_server == Flow::Again || from_client == Flow::Again;
         Ok(if moved { Flow::Again } else { Flow::Wait })
     }
 
     /// From the server to the client.
-    fn pump_server(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
-        let around = self.around.clone();
-        let Scratch { read, out } = &mut *around.scratch.borrow_mut();
+    fn pump_server(&mut self, turn: &mut Turn<'_, '_>, read: &mut [u8]) -> Result<Flow, End> {
         let State::Attached(lease) = &mut self.state else {
             return Ok(Flow::Again);
         };
-        let n = match lease.stream.poll_read(cx, read) {
+        let n = match lease.stream.poll_read(turn.cx, read) {
             Poll::Pending => return Ok(Flow::Wait),
             Poll::Ready(Ok(n)) if n > 0 => n,
             Poll::Ready(_) => return Err(self.server_lost("server conn crashed?")),
         };
-        self.card.last_reply.set(now);
+        self.card.last_reply.set(turn.now);
         self.shard.count(|stats| stats.bytes_sent += n as u64);
         if lease.held.is_empty() {
-            self.deliver(cx, now, &read[..n], out)?;
+            self.deliver(turn, &read[..n])?;
         } else {
             let mut input = std::mem::take(&mut lease.held);
             input.extend_from_slice(&read[..n]);
-            self.deliver(cx, now, &input, out)?;
+            self.deliver(turn, &input)?;
         }
         if self.busy && matches!(self.state, State::Attached(_)) {
             let input = std::mem::take(&mut self.held);
-            self.forward(cx, now, &input, out)?;
+            self.forward(turn, &input)?;
         }
         Ok(Flow::Again)
     }
 
-    fn deliver(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-        input: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), End> {
+    fn deliver(&mut self, turn: &mut Turn<'_, '_>, input: &[u8]) -> Result<(), End> {
         let State::Attached(lease) = &mut self.state else {
             return Ok(());
         };
-        let params = self.params.clone();
-        let space = self.around.space.clone();
-        out.clear();
-        let mut splice = Splice::new(input, out);
-        let mut walk = Deliver {
-            link: &mut lease.link,
-            statements: &mut self.statements,
-            params: &mut self.params,
-            tracked: &space.tracked,
-            interner: &mut space.interner.borrow_mut(),
-            max_packet_size: self.rules.max_packet_size,
+        turn.out.clear();
+        let mut splice = Splice::new(input, turn.out);
+        let findings = {
+            let space = &self.around.space;
+            let mut walk = Deliver {
+                link: &mut lease.link,
+                statements: &mut self.statements,
+                params: &mut self.params,
+                tracked: &space.tracked,
+                interner: &mut space.interner.borrow_mut(),
+                max_packet_size: self.rules.max_packet_size,
+            };
+            walk.run(&mut splice)
         };
-        let findings = walk.run(&mut splice);
         let (bytes, consumed) = splice.finish();
         let findings = match findings {
             Ok(findings) => findings,
             Err(fault) => {
-                self.write(cx, bytes)?;
+                self.write(turn.cx, bytes)?;
                 return Err(self.server_faulty(fault));
             }
         };
         lease.held.extend_from_slice(&input[consumed..]);
-        if findings.in_block && self.shard.settings().pool_mode == PoolMode::Statement {
+        if findings.in_block && self.shard.link_rules().pool_mode == PoolMode::Statement {
             return Err(self.refuse_transaction());
         }
-        self.write(cx, bytes)?;
-        if !Rc::ptr_eq(&params, &self.params) {
-            self.card.params.replace(self.params.clone());
+        self.write(turn.cx, bytes)?;
+        if let State::Attached(lease) = &mut self.state
+            && lease
+                .note_streamed(input.len(), findings.ready.is_some())
+                .is_err()
+        {
+            return Err(self.server_lost("server conn crashed?"));
+        }
+        if findings.parameters {
+            self.card.set_params(self.params.clone());
             if let State::Attached(lease) = &self.state {
                 lease.update_card();
             }
         }
         if findings.ready.is_some() {
-            self.note_ready(now);
+            self.note_ready(turn.now);
         }
         Ok(())
     }
@@ -118,6 +118,14 @@ impl Session {
         }
         lease.card.running.set(false);
         let free = lease.is_free();
+        self.count_times(status, now);
+        if free {
+            self.release(now);
+        }
+    }
+
+    /// A query round, and perhaps its transaction, has ended.
+    fn count_times(&self, status: TxStatus, now: Instant) {
         let query = self.card.query_start.take();
         let xact = if status == TxStatus::Idle {
             self.card.xact_start.take()
@@ -129,19 +137,23 @@ impl Session {
                 now.saturating_duration_since(since).as_micros() as u64
             })
         };
+        let query_time = micros(query);
+        // Most transactions are one query.
+        let xact_time = if xact == query {
+            query_time
+        } else {
+            micros(xact)
+        };
         self.shard.count(|stats| {
-            stats.query_time += micros(query);
-            stats.xact_time += micros(xact);
+            stats.query_time += query_time;
+            stats.xact_time += xact_time;
         });
-        if free {
-            self.release(now);
-        }
     }
 
     /// The server is free: unless the client keeps it, it goes home.
     fn release(&mut self, now: Instant) {
-        let settings = self.shard.settings();
-        if settings.pool_mode == PoolMode::Session || self.card.replication != "none" {
+        let pool_mode = self.shard.link_rules().pool_mode;
+        if pool_mode == PoolMode::Session || self.card.replication != Replication::None {
             return;
         }
         let State::Attached(lease) = std::mem::replace(&mut self.state, State::Idle) else {
@@ -156,58 +168,50 @@ impl Session {
     }
 
     pub(super) fn unlink(&mut self) {
-        self.card.linked.replace(None);
+        self.card.linked.set(None);
         self.card.status.set(TxStatus::Idle);
     }
 
     /// From the client to the server.
-    fn pump_client(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
-        let around = self.around.clone();
-        let Scratch { read, out } = &mut *around.scratch.borrow_mut();
+    fn pump_client(&mut self, turn: &mut Turn<'_, '_>, read: &mut [u8]) -> Result<Flow, End> {
         let State::Attached(lease) = &mut self.state else {
             return Ok(Flow::Again);
         };
-        if !flush_server(lease, cx)
-            .map_err(|_| End::Told(ClientError::new("server conn crashed?")))?
+        if !flush_server(lease, turn.cx)
+            .map_err(|_| End::told(ClientError::new("server conn crashed?")))?
         {
             return Ok(Flow::Wait);
         }
         if self.busy && self.held.len() >= AHEAD_MAX {
             return Ok(Flow::Wait);
         }
-        let Some(n) = self.poll_read(cx, read)? else {
+        let Some(n) = self.poll_read(turn.cx, read)? else {
             return Ok(Flow::Wait);
         };
-        self.card.last_input.set(now);
+        self.card.last_input.set(turn.now);
         // A good-bye is no request. (In the middle of a message the request has been noted already.)
         if !(self.held.is_empty() && read[0] == from_client::TERMINATE) {
-            self.note_request(now);
+            self.note_request(turn.now);
         }
         if self.held.is_empty() {
-            self.forward(cx, now, &read[..n], out)?;
+            self.forward(turn, &read[..n])?;
             return Ok(Flow::Again);
         }
         self.held.extend_from_slice(&read[..n]);
         if self.held.len() >= self.need {
             let input = std::mem::take(&mut self.held);
-            self.forward(cx, now, &input, out)?;
+            self.forward(turn, &input)?;
         }
         Ok(Flow::Again)
     }
 
-    pub(super) fn forward(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-        input: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), End> {
+    pub(super) fn forward(&mut self, turn: &mut Turn<'_, '_>, input: &[u8]) -> Result<(), End> {
         let State::Attached(lease) = &mut self.state else {
             return Ok(());
         };
-        out.clear();
+        turn.out.clear();
         let mut counts = Counts::default();
-        let mut splice = Splice::new(input, out);
+        let mut splice = Splice::new(input, turn.out);
         let mut walk = Forward {
             rules: self.rules,
             statements: &mut self.statements,
@@ -221,7 +225,7 @@ impl Session {
         let written = write_or_keep(
             &mut lease_server.stream,
             &mut lease_server.backlog,
-            cx,
+            turn.cx,
             bytes,
         );
         lease.card.running.set(lease.link.owed.is_running());
@@ -232,13 +236,13 @@ impl Session {
             stats.bind_count += counts.binds;
         });
         if written.is_err() {
-            return self.server_hung_up(cx, now, out);
+            return self.server_hung_up(turn);
         }
-        self.answer_absorbed(cx, out)?;
+        self.answer_absorbed(turn)?;
         self.note_nothing_asked();
         self.need = 0;
         self.busy = false;
-        match stop.map_err(End::Told)? {
+        match stop.map_err(End::told)? {
             Stop::Input => {}
             Stop::Busy => self.busy = true,
             Stop::NeedBytes(need) => self.need = need,
@@ -263,37 +267,29 @@ impl Session {
     }
 
     /// Replies of the pooler's own whose turn is now.
-    fn answer_absorbed(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<(), End> {
+    fn answer_absorbed(&mut self, turn: &mut Turn<'_, '_>) -> Result<(), End> {
         let State::Attached(lease) = &mut self.state else {
             return Ok(());
         };
-        self.card.prepared.set(self.statements.names.len());
+        self.card.prepared.set(self.statements.names.len() as u32);
         if lease.link.events.is_empty() || !lease.link.from_server.at_boundary() {
             return Ok(());
         }
-        out.clear();
-        deliver::settle(&mut lease.link, &mut self.statements, out);
-        let bytes = std::mem::take(out);
-        let written = self.write(cx, &bytes);
-        *out = bytes;
-        written
+        turn.out.clear();
+        deliver::settle(&mut lease.link, &mut self.statements, turn.out);
+        self.write(turn.cx, turn.out)
     }
 
     /// The server takes nothing any more; perhaps it has said why.
-    fn server_hung_up(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Result<(), End> {
+    fn server_hung_up(&mut self, turn: &mut Turn<'_, '_>) -> Result<(), End> {
         let State::Attached(lease) = &mut self.state else {
             return Ok(());
         };
         let mut input = std::mem::take(&mut lease.held);
         let mut chunk = [0; 4096];
-        if let Poll::Ready(Ok(n)) = lease.stream.poll_read(cx, &mut chunk) {
+        if let Poll::Ready(Ok(n)) = lease.stream.poll_read(turn.cx, &mut chunk) {
             input.extend_from_slice(&chunk[..n]);
-            self.deliver(cx, now, &input, out)?;
+            self.deliver(turn, &input)?;
         }
         Err(self.server_lost("server conn crashed?"))
     }

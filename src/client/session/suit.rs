@@ -1,9 +1,9 @@
 //! A server is made to suit its client before it is linked, and is asked what the client has prepared before it goes home.
 
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::{End, Flow, Session, State};
+use super::{End, Flow, Session, State, Turn};
 use crate::config::PoolMode;
 use crate::error::ClientError;
 use crate::pool::lease::Lease;
@@ -18,31 +18,29 @@ impl Session {
     /// A server is there: its parameters are brought into line, then it gets what the client said.
     pub(super) fn attach(
         &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
+        turn: &mut Turn<'_, '_>,
         mut lease: Lease,
         input: &[u8],
-        out: &mut Vec<u8>,
     ) -> Result<Flow, End> {
         self.shard.count(|stats| stats.server_assignment_count += 1);
         self.follow_settings();
-        lease.card.request_time.set(now);
-        self.card.last_reply.set(now);
+        lease.card.request_time.set(turn.now);
+        self.card.last_reply.set(turn.now);
         if !self.suits(&mut lease) {
             self.keep(input, 0);
             self.begin_aligning(lease);
             return Ok(Flow::Again);
         }
         self.link_with(lease);
-        self.forward(cx, now, input, out)?;
+        self.forward(turn, input)?;
         Ok(Flow::Again)
     }
 
     /// `max_prepared_statements` may have changed. Whoever has names that servers do not know keeps having them translated.
     fn follow_settings(&mut self) {
-        let settings = self.shard.settings();
-        let max = settings.max_prepared_statements as usize;
-        let pooled = settings.pool_mode != PoolMode::Session;
+        let link_rules = self.shard.link_rules();
+        let max = link_rules.max_prepared;
+        let pooled = link_rules.pool_mode != PoolMode::Session;
         self.rules.max_prepared = max;
         self.rules.rewrite = pooled && max > 0 || !self.statements.names.is_empty();
     }
@@ -51,7 +49,7 @@ impl Session {
     fn suits(&self, lease: &mut Lease) -> bool {
         let link = &mut lease.link;
         if !link.sql.agrees(&self.statements.sql) {
-            let by_session = self.shard.settings().pool_mode == PoolMode::Session;
+            let by_session = self.shard.link_rules().pool_mode == PoolMode::Session;
             if !by_session || self.statements.sql.is_some() {
                 return false;
             }
@@ -72,13 +70,13 @@ impl Session {
         })));
     }
 
-    pub(super) fn align(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
+    pub(super) fn align(&mut self, turn: &mut Turn<'_, '_>, read: &mut [u8]) -> Result<Flow, End> {
         let State::Aligning(work) = &mut self.state else {
             return Ok(Flow::Again);
         };
-        let Poll::Ready((mut lease, outcome)) = work.as_mut().poll(cx) else {
+        let Poll::Ready((mut lease, outcome)) = work.as_mut().poll(turn.cx) else {
             // It may take as long as a lock is held: the client's end has to be noticed.
-            return self.read_ahead(cx, now);
+            return self.read_ahead(turn, read);
         };
         match outcome {
             Ok(Outcome::Ok) => {}
@@ -86,13 +84,13 @@ impl Session {
                 let message = String::from_utf8_lossy(&message);
                 tracing::warn!("varcache_apply failed: {message}");
                 self.enter(State::Idle);
-                lease.give_back(now);
-                return Err(End::Told(ClientError::new("invalid server parameter")));
+                lease.give_back(turn.now);
+                return Err(End::told(ClientError::new("invalid server parameter")));
             }
             Err(lost) => {
                 self.enter(State::Idle);
                 lease.close(lost.reason());
-                return Err(End::Told(ClientError::new(lost.reason())));
+                return Err(End::told(ClientError::new(lost.reason())));
             }
         }
         let space = &self.around.space;
@@ -108,19 +106,23 @@ impl Session {
         self.set_params(client);
         self.link_with(lease);
         let input = std::mem::take(&mut self.held);
-        let around = self.around.clone();
-        let scratch = &mut *around.scratch.borrow_mut();
-        self.forward(cx, now, &input, &mut scratch.out)?;
+        self.forward(turn, &input)?;
         Ok(Flow::Again)
     }
 
+    #[inline]
     pub(super) fn send_home(&self, lease: Lease, now: Instant) {
-        let settings = self.shard.settings();
-        match &settings.server_reset_query {
-            Some(query) if settings.server_reset_query_always => {
-                lease.clean(vec![query.as_bytes().to_vec()])
-            }
-            _ => lease.give_back(now),
+        if self.shard.link_rules().cleans_always {
+            self.send_to_clean(lease, now)
+        } else {
+            lease.give_back(now)
+        }
+    }
+
+    fn send_to_clean(&self, lease: Lease, now: Instant) {
+        match &self.shard.settings().server_reset_query {
+            Some(query) => lease.clean(vec![query.as_bytes().to_vec()]),
+            None => lease.give_back(now),
         }
     }
 
@@ -135,12 +137,12 @@ impl Session {
         })));
     }
 
-    pub(super) fn list(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Flow, End> {
-        self.flush(cx)?;
+    pub(super) fn list(&mut self, turn: &mut Turn<'_, '_>) -> Result<Flow, End> {
+        self.flush(turn.cx)?;
         let State::Listing(work) = &mut self.state else {
             return Ok(Flow::Again);
         };
-        let Poll::Ready((lease, listed)) = work.as_mut().poll(cx) else {
+        let Poll::Ready((lease, listed)) = work.as_mut().poll(turn.cx) else {
             return Ok(Flow::Wait);
         };
         self.enter(State::Idle);
@@ -148,7 +150,7 @@ impl Session {
         let (reason, error) = match listed {
             Ok(Listed::Ok(names)) => {
                 self.statements.sql = names;
-                self.send_home(lease, now);
+                self.send_home(lease, turn.now);
                 return Ok(Flow::Again);
             }
             Ok(Listed::TooMany(many)) => {
@@ -163,6 +165,6 @@ impl Session {
             Err(lost) => (lost.reason(), ClientError::new(lost.reason())),
         };
         lease.close(reason);
-        Err(End::Told(error))
+        Err(End::told(error))
     }
 }

@@ -7,10 +7,14 @@ use crate::server::prepared::Note;
 
 /// Acts upon what became of requests; only absorbed ones that are to be answered are left. The names are missing when the client
 /// is gone.
-pub fn settle(link: &mut ServerLink, mut names: Option<&mut Statements>) {
-    if link.events.is_empty() {
-        return;
+#[inline]
+pub fn settle(link: &mut ServerLink, names: Option<&mut Statements>) {
+    if !link.events.is_empty() {
+        settle_some(link, names);
     }
+}
+
+fn settle_some(link: &mut ServerLink, mut names: Option<&mut Statements>) {
     let mut events = std::mem::take(&mut link.events);
     events.retain(|event| {
         match event {

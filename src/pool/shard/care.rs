@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{DEAD, Dialing, Shard, core_rules};
+use super::{DEAD, Dialing, LinkRules, Shard, core_rules};
 use crate::config::PoolSettings;
 use crate::pool::budget::Denied;
 use crate::pool::core::{PoolCore, Reason};
@@ -83,6 +83,7 @@ impl Shard {
     /// New settings, and how servers are connected from now on.
     pub fn configure(self: &Rc<Self>, settings: PoolSettings, recipe: Recipe) {
         self.core.borrow_mut().set_rules(core_rules(&settings));
+        self.link_rules.set(LinkRules::of(&settings));
         self.settings.replace(Rc::new(settings));
         self.recipe.replace(Rc::new(recipe));
     }

@@ -25,8 +25,11 @@ impl Shard {
         now: Instant,
         way: Way,
     ) -> Option<Box<Pooled>> {
+        if self.around.workers == 1 {
+            return Some(pooled);
+        }
         let other = match self.share.hungriest_other(self.around.worker) {
-            Some((other, since)) if self.around.workers > 1 && self.is_elder(since) => other,
+            Some((other, since)) if self.is_elder(since) => other,
             _ => return Some(pooled),
         };
         let wear = match way {

@@ -82,24 +82,32 @@ impl<N> Queue<N> {
         self.entries.push_back(entry);
     }
 
+    #[inline]
     pub fn pop_front(&mut self) -> Option<Entry<N>> {
-        self.remove(0)
+        let entry = self.entries.pop_front()?;
+        self.uncount(&entry);
+        Some(entry)
     }
 
     /// Takes an entry off the front that the server does not answer.
+    #[inline]
     pub fn pop_front_unanswered(&mut self) -> Option<Entry<N>> {
         let front = self.entries.front()?;
         if front.origin == Origin::Absorbed || front.kind == Kind::CopyEnd {
-            return self.remove(0);
+            return self.pop_front();
         }
         None
     }
 
     pub fn remove(&mut self, at: usize) -> Option<Entry<N>> {
         let entry = self.entries.remove(at)?;
+        self.uncount(&entry);
+        Some(entry)
+    }
+
+    fn uncount(&mut self, entry: &Entry<N>) {
         self.noted -= usize::from(entry.note.is_some());
         self.ends -= usize::from(entry.kind.ends_with_ready());
-        Some(entry)
     }
 
     /// True if something other than the end of COPY data stands between the head and the next Sync.

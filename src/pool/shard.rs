@@ -22,7 +22,7 @@ use std::time::{Instant, SystemTime};
 
 use self::dedicated::Dedicated;
 use super::budget::{Attempt, Denied, PoolShare, Slot};
-use super::core::{Checkout, CoreRules, Placed, PoolCore, Reason, Wear};
+use super::core::{CoreRules, Placed, PoolCore, Reason, Wear};
 use super::lease::{Lease, Pooled};
 use super::recipe::Recipe;
 use super::ticket::{Grant, Ticket};
@@ -260,7 +260,10 @@ impl Shard {
         loop {
             let granted = self.core.borrow_mut().grant();
             let Some(mut pooled) = granted else {
-                return self.queue_up(ticket, now);
+                self.core.borrow_mut().queue(ticket.clone(), now);
+                self.show();
+                self.pump(now);
+                return None;
             };
             if self.is_sound(&mut pooled) {
                 self.show();
@@ -268,19 +271,6 @@ impl Shard {
             }
             self.core.borrow_mut().forget_lent();
             self.close(pooled, DEAD);
-        }
-    }
-
-    /// No server could be had at once.
-    fn queue_up(self: &Rc<Self>, ticket: &Rc<Ticket>, now: Instant) -> Option<Lease> {
-        let checkout = self.core.borrow_mut().checkout(ticket.clone(), now);
-        self.show();
-        match checkout {
-            Checkout::Granted(pooled) => Some(self.lease(pooled, ticket)),
-            Checkout::Queued => {
-                self.pump(now);
-                None
-            }
         }
     }
 

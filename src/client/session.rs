@@ -193,13 +193,9 @@ impl Session {
         }
     }
 
-    /// Serves the client until it ends; then what is left to be told to it.
-    pub async fn run(mut self) -> Ending {
-        let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.end(end)
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Serves the client as far as that is possible now; why the session ends, once it does: then [`Session::end`] is all that is
+    /// left to do.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let now = Instant::now();
         self.card.watch(cx.waker());
         if let Some(order) = self.card.order()
@@ -318,7 +314,7 @@ impl Session {
             };
             self.card.last_input.set(turn.now);
             self.held.extend_from_slice(&read[..n]);
-            self.card.held.set(self.held.len());
+            self.card.held.set(self.held.len() as u32);
         }
         Ok(Flow::Wait)
     }
@@ -361,7 +357,7 @@ impl Session {
         if *queued {
             match self.ticket.take(turn.cx.waker()) {
                 None => return self.read_ahead(turn, read),
-                Some(Grant::Refused(error)) => return Err(End::told(error)),
+                Some(Grant::Refused(error)) => return Err(End::Told(error)),
                 Some(Grant::Server(lease)) => {
                     *queued = false;
                     if greeting.dedicated() {
@@ -426,7 +422,7 @@ impl Session {
 
     fn set_params(&mut self, params: Rc<ParamSet>) {
         if !Rc::ptr_eq(&self.params, &params) {
-            self.card.params.replace(params.clone());
+            self.card.set_params(params.clone());
             self.params = params;
         }
     }
@@ -479,7 +475,7 @@ impl Session {
 
     fn keep(&mut self, input: &[u8], need: usize) {
         self.held.extend_from_slice(input);
-        self.card.held.set(self.held.len());
+        self.card.held.set(self.held.len() as u32);
         self.need = need;
     }
 
@@ -500,7 +496,7 @@ impl Session {
         self.flush(turn.cx)?;
         match self.ticket.take(turn.cx.waker()) {
             None => self.read_ahead(turn, read),
-            Some(Grant::Refused(error)) => Err(End::told(error)),
+            Some(Grant::Refused(error)) => Err(End::Told(error)),
             Some(Grant::Server(lease)) => {
                 let waited = self.card.end_waiting(turn.now);
                 let waited = waited.as_micros() as u64;
@@ -514,7 +510,7 @@ impl Session {
     #[inline]
     fn link_with(&mut self, lease: Lease) {
         lease.card.linked.set(Some(self.card.id));
-        self.card.linked.replace(Some(lease.card.clone()));
+        self.card.linked.set(Some(lease.card.clone()));
         self.enter(State::Attached(lease));
     }
 

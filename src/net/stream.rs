@@ -57,6 +57,12 @@ impl From<UnixStream> for Stream {
 // Reading and writing. The `poll_` functions are the query path: no allocation, and on a plain stream
 // one system call each.
 impl Stream {
+    /// Certain that there is nothing to read, without a look at the kernel. False says nothing.
+    #[inline]
+    pub fn is_silent(&self) -> bool {
+        matches!(&self.0, Transport::Plain(socket) if socket.is_silent())
+    }
+
     /// Reads what is there, up to the length of `buf`. Zero means the end of the stream (when `buf` has room).
     ///
     /// A TLS peer that closes its socket without TLS's own farewell has ended the stream as well: messages
@@ -66,6 +72,9 @@ impl Stream {
     /// The socket's, or `InvalidData` when a TLS peer breaks the protocol.
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Transport::Plain(Movable::Local(socket)) = &self.0 {
+            return socket.poll_read(cx, buf);
+        }
         let mut target = ReadBuf::new(buf);
         match &mut self.0 {
             Transport::Plain(socket) => ready!(Pin::new(socket).poll_read(cx, &mut target))?,
@@ -156,6 +165,20 @@ impl Stream {
             Transport::Plain(_) => false,
             Transport::Tls(tls) => tls.get_ref().1.wants_write(),
         }
+    }
+
+    /// Input that comes in many small pieces may gather for up to [`NAP`](super::reactor::NAP) from now on, as long as some has come
+    /// each time. To be said when everything has just been read; only streams on a worker's reactor listen to it.
+    ///
+    /// # Errors
+    /// The system's; the connection is of no use then.
+    pub fn set_lazy(&self, lazy: bool) -> io::Result<()> {
+        self.0.socket().set_lazy(lazy)
+    }
+
+    /// Whether input gathers; ends by itself when nothing comes.
+    pub fn is_lazy(&self) -> bool {
+        self.0.socket().is_lazy()
     }
 
     /// Asks the kernel (one system call) whether anything more than what was read so far has already arrived.

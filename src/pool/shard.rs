@@ -303,9 +303,15 @@ impl Shard {
         self.show();
     }
 
+    /// False if a server can't be used: it has said so, or is gone. Usually it has said nothing.
+    #[inline]
+    fn is_sound(&self, pooled: &mut Pooled) -> bool {
+        pooled.server.stream.is_silent() || self.absorbs(pooled)
+    }
+
     /// Deals with what a server said while nobody listened; false if it can't be used. Not within tokio's budget for one turn of a
     /// task: once that is used up every socket seems to be silent, and a dead server alive.
-    fn is_sound(&self, pooled: &mut Pooled) -> bool {
+    fn absorbs(&self, pooled: &mut Pooled) -> bool {
         let absorbed = async { pooled.server.absorb(self.space()).is_ok() };
         let unhurried = std::pin::pin!(tokio::task::unconstrained(absorbed));
         unhurried.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(true)

@@ -126,23 +126,27 @@ one_row() {
   PER_QUERY=$((($(instructions "$3.2") - $(instructions "$3.1")) / n))
 }
 
-# functions OUT inclusive=yes|no: "INSTRUCTIONS NAME" of each function, those of several source files (what was inlined) together.
-functions() {
-  callgrind_annotate --threshold=100 --show-percs=no --"$2" "$1" 2>/dev/null |
-    sed -nE 's/^ *([0-9,]+)  *[^:]*:(.*)$/\1 \2/p' | sed -E "s/ \[[^]]*\]\$//; s/'[0-9]+\$//" |
+# costs OUT self|all|file: "INSTRUCTIONS NAME" of each function, by itself (with what was inlined into it from anywhere) or with all that
+# it calls, or of each source file.
+costs() {
+  local inclusive=no name='\3'
+  case $2 in all) inclusive=yes ;; file) name='\2' ;; esac
+  callgrind_annotate --threshold=100 --show-percs=no --auto=no --inclusive=$inclusive "$1" 2>/dev/null |
+    sed -nE 's/^ *([0-9,]+)  (.*)$/\1 \2/p' |
+    sed -E "s# \[[^]]*\]\$##; s#^([0-9,]+) ([^:]*/(registry/src/[^/]*|rustc/[0-9a-f]*)/)?#\1 #; s#^([0-9,]+) ([^:]*):(.*)#\1 $name#" |
     awk '{ count = $1; gsub(",", "", count); $1 = ""; sum[$0] += count } END { for (name in sum) printf "%d%s\n", sum[name], name }'
 }
 
-# profile OUT N: instructions per query of the functions, the largest first.
+# profile OUT N: instructions per query of functions and files, the largest first.
 profile() {
-  local how part
-  for how in inclusive=no inclusive=yes; do
-    if [[ $how == inclusive=no ]]; then say "  by themselves:"; else say "  with all that they call:"; fi
-    for part in 1 2; do functions "$1.$part" "$how" >"$WORK/functions.$part"; done
+  local what part
+  for what in self all file; do
+    case $what in self) say "  functions by themselves:" ;; all) say "  functions with all that they call:" ;; file) say "  source files:" ;; esac
+    for part in 1 2; do costs "$1.$part" $what >"$WORK/costs.$part"; done
     awk -v n="$2" '
       { count = $1; $1 = "" }
       FNR == NR { before[$0] = count; next }
-      { printf "  %9.1f %s\n", (count - before[$0]) / n, $0 }' "$WORK/functions.1" "$WORK/functions.2" |
+      { printf "  %9.1f %s\n", (count - before[$0]) / n, $0 }' "$WORK/costs.1" "$WORK/costs.2" |
       sort -rn | head -n "$PROFILE_LINES" | cut -c1-180
   done
 }

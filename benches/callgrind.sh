@@ -134,7 +134,13 @@ costs() {
   callgrind_annotate --threshold=100 --show-percs=no --auto=no --inclusive=$inclusive "$1" 2>/dev/null |
     sed -nE 's/^ *([0-9,]+)  (.*)$/\1 \2/p' |
     sed -E "s# \[[^]]*\]\$##; s#^([0-9,]+) ([^:]*/(registry/src/[^/]*|rustc/[0-9a-f]*)/)?#\1 #; s#^([0-9,]+) ([^:]*):(.*)#\1 $name#" |
-    awk '{ count = $1; gsub(",", "", count); $1 = ""; sum[$0] += count } END { for (name in sum) printf "%d%s\n", sum[name], name }'
+    awk -v what="$2" '
+      { count = $1; gsub(",", "", count); count += 0; $1 = "" }
+      $0 == " PROGRAM TOTALS" { next }
+      # A function has a row for each file that something was inlined from. With calls, the row of its own file has it all.
+      what != "all" { cost[$0] += count; next }
+      count > cost[$0] { cost[$0] = count }
+      END { for (name in cost) printf "%d%s\n", cost[name], name }'
 }
 
 # profile OUT N: instructions per query of functions and files, the largest first.

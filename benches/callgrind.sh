@@ -12,8 +12,8 @@
 #   --profile    also the functions that the instructions are spent in, by themselves and with all that they call
 #   --keep       copies callgrind's files there, for callgrind_annotate and kcachegrind
 #
-# pgweir runs with one worker between two scripted ends (`pgweir-bench answer` and `ask`), which send the same bytes in the same
-# order every time. What is not seen: system calls (only their number of instructions in libc), and caches.
+# pgweir runs with one worker between clients and servers that act in step (`pgweir-bench lockstep`): the same bytes in the same
+# order every time, and whenever pgweir looks, as much as there can be. What is not seen: system calls (only their number of instructions in libc), and caches.
 set -uo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/throwaway.sh
@@ -24,6 +24,8 @@ KINDS='simple extended prepared' CLIENTS='1 8 64'
 PROFILE_LINES=${PROFILE_LINES:-25}
 LISTEN_SECONDS_MAX=60 ASK_SECONDS_MAX=600 END_SECONDS_MAX=60
 BUILDS=$TARGET_DIR/callgrind
+# Both on one CPU, and pgweir in the batch class, which does not interrupt others when it wakes up: it looks when all is there.
+ONE_CPU=(taskset --cpu-list 0)
 export CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 
 usage() { sed -n '/^# usage: /,/^#$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
@@ -79,12 +81,6 @@ build_ends() {
 # True once somebody listens on the port. It does not connect: that would be counted.
 listens() { grep -qi " 0100007F:$(printf '%04X' "$1") 00000000:0000 0A " /proc/net/tcp; }
 
-start_answer() {
-  PG_PORT=$(free_port)
-  child "$ENDS" answer --port "$PG_PORT"
-  wait_until "$LISTEN_SECONDS_MAX" "the scripted server" listens "$PG_PORT" || exit 1
-}
-
 # count PROGRAM KIND CLIENTS QUERIES OUT: one run of pgweir under callgrind, whose file is OUT.
 count() {
   local program=$WORK/pgweir log=$WORK/log/pgweir.log
@@ -92,12 +88,13 @@ count() {
   POOLER_AUTH=trust pooler_ini transaction "$POOL_SIZE" 'workers = 1' "$EXTRA"
   give_to_server_user "$WORK/pooler.ini"
   install -m 755 "$1" "$program"
-  (as_server setsid valgrind --tool=callgrind --callgrind-out-file="$5" "$program" "$WORK/pooler.ini") >"$log" 2>&1 &
+  (as_server setsid "${ONE_CPU[@]}" chrt --batch 0 valgrind --tool=callgrind --callgrind-out-file="$5" "$program" "$WORK/pooler.ini") >"$log" 2>&1 &
   POOLER_PID=$!
   disown "$POOLER_PID"
   POOLERS[POOLER_PID]=running
   if ! { wait_until "$LISTEN_SECONDS_MAX" "pgweir to listen" listens_or_died "$POOLER_PORT" &&
-    timeout "$ASK_SECONDS_MAX" "$ENDS" ask --port "$POOLER_PORT" --kind "$2" --clients "$3" --queries "$4"; }; then
+    timeout "$ASK_SECONDS_MAX" "${ONE_CPU[@]}" "$ENDS" lockstep --pooler "$POOLER_PORT" --server "$PG_PORT" --pool-size "$POOL_SIZE" \
+      --kind "$2" --clients "$3" --queries "$4"; }; then
     tail -n 20 "$log" >&2
     die "$2 with $3 clients failed"
   fi
@@ -167,7 +164,7 @@ main() {
   throwaway_begin_without_postgres
   echo '"weir" "weir"' >"$WORK/users.txt"
   chmod 600 "$WORK/users.txt" && give_to_server_user "$WORK/users.txt"
-  start_answer
+  PG_PORT=$(free_port)
   say "instructions per query in user mode, one worker, $POOL_SIZE servers${EXTRA:+, $EXTRA}"
   printf '%-10s %7s' kind clients
   printf ' %14.14s' "${names[@]}"

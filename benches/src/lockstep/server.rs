@@ -1,14 +1,14 @@
-//! `answer`: a server that lets everyone in and answers every query with the same bytes, whatever it asks.
+//! The servers: they let everyone in and answer every query with the same bytes, whatever it asks.
 //!
-//! It stands behind a pooler whose instructions are counted: it is quick, and what it sends depends on nothing but what it was
-//! sent. It is no test double: it checks nothing, knows no errors, and keeps no state between messages. [`crate::ask`] is the
-//! client that goes with it.
+//! A thread per connection reads; what asks for rows or ends with Sync goes to the main thread as a [`Request`], which decides when it
+//! is answered. Queries of the pooler's own (SET and the like) are answered at once. Nothing is checked, there are no errors, and
+//! nothing is remembered.
 
-use std::io::{Read, Write};
+use std::io::{Read, Result, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::message;
+use super::message;
 
 /// A query that begins so is answered with [`LARGE_ROWS`] rows, in all about 1 MB.
 pub const LARGE_QUERY: &str = "SELECT large";
@@ -16,31 +16,37 @@ const LARGE_ROWS: usize = 8000;
 const LARGE_ROW_BYTES: usize = 120;
 const READ_BYTES: usize = 65_536;
 
-/// Where to listen.
-#[derive(clap::Args)]
-pub struct Answer {
-    /// Port of 127.0.0.1 to listen on.
-    #[arg(long)]
-    port: u16,
+/// What was asked, in order of arrival.
+pub type Servers = Receiver<Request>;
+
+/// A query that has arrived.
+pub struct Request {
+    to: TcpStream,
+    answers: Vec<u8>,
 }
 
-/// Serves until it is killed.
-pub fn main(args: Answer) -> ExitCode {
-    let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)) {
-        Ok(listener) => listener,
-        Err(error) => {
-            eprintln!("error: port {}: {error}", args.port);
-            return ExitCode::FAILURE;
-        }
-    };
-    for connection in listener.incoming().flatten() {
-        // A peer that is gone is nobody's concern here: the client at the far end counts the answers.
-        std::thread::spawn(move || drop(serve(connection)));
+impl Request {
+    /// Sends its answer.
+    pub fn answer(&mut self) -> Result<()> {
+        self.to.write_all(&self.answers)
     }
-    ExitCode::SUCCESS
 }
 
-fn serve(mut peer: TcpStream) -> std::io::Result<()> {
+/// Listens on a port of 127.0.0.1, for as long as the process runs.
+pub fn listen(port: u16) -> Result<Servers> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    let (to, servers) = channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            let to = to.clone();
+            // A connection that breaks is missed by whoever awaits its query.
+            std::thread::spawn(move || drop(serve(connection, &to)));
+        }
+    });
+    Ok(servers)
+}
+
+fn serve(mut peer: TcpStream, to: &Sender<Request>) -> Result<()> {
     peer.set_nodelay(true)?;
     if !start(&mut peer)? {
         return Ok(());
@@ -55,17 +61,30 @@ fn serve(mut peer: TcpStream) -> std::io::Result<()> {
         held.extend_from_slice(&scratch[..n]);
         let mut at = 0;
         while let Some((tag, body, end)) = message::split(&held[at..]) {
-            answer(tag, body, &mut answers);
             at += end;
+            answer(tag, body, &mut answers);
+            match tag {
+                b'Q' if !body.starts_with(b"SELECT") => {
+                    peer.write_all(&std::mem::take(&mut answers))?
+                }
+                b'Q' | b'S' => {
+                    let request = Request {
+                        to: peer.try_clone()?,
+                        answers: std::mem::take(&mut answers),
+                    };
+                    if to.send(request).is_err() {
+                        return Ok(());
+                    }
+                }
+                _ => {}
+            }
         }
         held.drain(..at);
-        peer.write_all(&answers)?;
-        answers.clear();
     }
 }
 
 /// Reads start-up packets until one asks for a session, which is granted; false for a cancel request.
-fn start(peer: &mut TcpStream) -> std::io::Result<bool> {
+fn start(peer: &mut TcpStream) -> Result<bool> {
     const CANCEL: u32 = 80_877_102;
     const ENCRYPTION: [u32; 2] = [80_877_103, 80_877_104];
     loop {

@@ -1,4 +1,4 @@
-//! The few bytes of the protocol that [`crate::answer`] and [`crate::ask`] need: writing a message and finding its end.
+//! The few bytes of the protocol that are needed here: writing a message and finding its end.
 
 /// Appends a message with this tag, its body given in parts.
 pub fn push(out: &mut Vec<u8>, tag: u8, body: &[&[u8]]) {

@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # Where rustup puts cargo, for a shell that has not heard of it yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help build demo test drivers soak compare compat compat-record differences docs
+.PHONY: help build demo test drivers soak compare bench-micro bench-callgrind compat compat-record differences docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -31,6 +31,12 @@ soak: build ## 500 clients while the console reloads, reconnects and pauses, and
 compare: build ## CPU per transaction and memory per idle client, beside PgBouncer
 	@tests/needs.sh compare
 	@benches/compare.sh
+
+bench-micro: ## micro-benchmarks of framing, owed replies, pool core, SCRAM and the walks over a query (BENCH=name: one of them)
+	cd benches && cargo bench --locked $(if $(BENCH),--bench $(BENCH))
+
+bench-callgrind: ## instructions per query under callgrind: of this tree, or of COMMITS="one another" (ARGS=--profile and more: see the script)
+	@benches/callgrind.sh $(ARGS) $(COMMITS)
 
 compat: ## the same scenarios against PgBouncer 1.26.1 (PGBOUNCER=... or in PATH; else its recorded answers) and pgweir
 	cargo test --locked --test compat -- --brief

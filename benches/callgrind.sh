@@ -26,6 +26,8 @@ LISTEN_SECONDS_MAX=60 ASK_SECONDS_MAX=600 END_SECONDS_MAX=60
 BUILDS=$TARGET_DIR/callgrind
 # Both on one CPU, and pgweir in the batch class, which does not interrupt others when it wakes up: it looks when all is there.
 ONE_CPU=(taskset --cpu-list 0)
+# Where it is allowed, the other side runs before everybody else: it is never interrupted half way through a wave.
+if chrt --fifo 1 true 2>/dev/null; then FIRST=(chrt --fifo 1); else FIRST=(); fi
 export CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 
 usage() { sed -n '/^# usage: /,/^#$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
@@ -93,7 +95,7 @@ count() {
   disown "$POOLER_PID"
   POOLERS[POOLER_PID]=running
   if ! { wait_until "$LISTEN_SECONDS_MAX" "pgweir to listen" listens_or_died "$POOLER_PORT" &&
-    timeout "$ASK_SECONDS_MAX" "${ONE_CPU[@]}" "$ENDS" lockstep --pooler "$POOLER_PORT" --server "$PG_PORT" --pool-size "$POOL_SIZE" \
+    timeout "$ASK_SECONDS_MAX" "${ONE_CPU[@]}" "${FIRST[@]}" "$ENDS" lockstep --pooler "$POOLER_PORT" --server "$PG_PORT" --pool-size "$POOL_SIZE" \
       --kind "$2" --clients "$3" --queries "$4"; }; then
     tail -n 20 "$log" >&2
     die "$2 with $3 clients failed"

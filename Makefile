@@ -32,8 +32,8 @@ compare: build ## CPU per transaction and memory per idle client, beside PgBounc
 	@tests/needs.sh compare
 	@benches/compare.sh
 
-bench-micro: ## micro-benchmarks of framing, owed replies, pool core, SCRAM and the walks over a query (BENCH=name: one of them)
-	cd benches && cargo bench --locked $(if $(BENCH),--bench $(BENCH))
+bench-micro: ## micro-benchmarks of framing, owed replies, pool core, SCRAM and the walks over a query (MICRO=word: those with it in their name)
+	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/bench -- $(MICRO)
 
 bench-callgrind: ## instructions per query under callgrind: of this tree, or of COMMITS="one another" (ARGS=--profile and more: see the script)
 	@benches/callgrind.sh $(ARGS) $(COMMITS)

@@ -75,9 +75,9 @@ build_tree() {
 }
 
 build_ends() {
-  (cd "$HERE" && CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HERE/target} cargo build --release --locked --quiet) >&2 ||
+  cargo build --release --locked --quiet --manifest-path "$HERE/Cargo.toml" --target-dir "$TARGET_DIR/bench" >&2 ||
     die "the benchmark's own programs do not build"
-  ENDS=${CARGO_TARGET_DIR:-$HERE/target}/release/pgweir-bench
+  ENDS=$TARGET_DIR/bench/release/pgweir-bench
 }
 
 # True once somebody listens on the port. It does not connect: that would be counted.

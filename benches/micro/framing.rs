@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use pgweir::wire::frame::{Passing, header};
 
 const BYTES: usize = 65_536;
@@ -45,4 +45,3 @@ fn framing(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, framing);
-criterion_main!(benches);

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use pgweir::server::owed::{Event, Kind, Origin, Owed};
 
 type Ledger = Owed<u32>;
@@ -63,4 +63,3 @@ fn owed(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, owed);
-criterion_main!(benches);

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group};
 use pgweir::pool::core::{Checkout, CoreRules, Member, Placed, PoolCore, Wear};
 
 const SERVERS: u32 = 20;
@@ -92,4 +92,3 @@ fn lend(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, lend);
-criterion_main!(benches);

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group};
 use pgweir::auth::scram::{
     ClientExchange, DerivedKeys, Nonce, ScramKeys, ScramVerifier, ServerExchange, ServerSecret,
 };
@@ -76,4 +76,3 @@ fn scram(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, scram);
-criterion_main!(benches);

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::rc::Rc;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
 use pgweir::client::deliver::Deliver;
 use pgweir::client::forward::{Forward, Rules, Stop};
 use pgweir::client::statements::{Counts, Statements};
@@ -162,4 +162,3 @@ fn walks(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, walks);
-criterion_main!(benches);

@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help build demo test drivers soak bench compat compat-record differences docs
+.PHONY: help build demo test drivers soak bench bench-micro bench-callgrind compat compat-record differences docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -35,6 +35,12 @@ bench: ## the benchmark, beside PgBouncer (PGBOUNCER=... or in PATH); some minut
 	cargo build --release --locked
 	cargo build --release --locked --manifest-path benches/Cargo.toml --target-dir $(TARGET)/bench
 	@PGWEIR_BIN=$${PGWEIR_BIN:-$(TARGET)/release/pgweir} $(TARGET)/bench/release/pgweir-bench run $(BENCH)
+
+bench-micro: ## micro-benchmarks of framing, owed replies, pool core, SCRAM and the walks over a query (MICRO=word: those with it in their name)
+	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir $(TARGET)/bench -- $(MICRO)
+
+bench-callgrind: ## instructions per query under callgrind: of this tree, or of COMMITS="one another" (ARGS=--profile and more: see the script)
+	@benches/callgrind.sh $(ARGS) $(COMMITS)
 
 compat: ## the same scenarios against PgBouncer 1.26.1 (PGBOUNCER=... or in PATH; else its recorded answers) and pgweir
 	cargo test --locked --test compat -- --brief

@@ -12,6 +12,7 @@ mod failure;
 mod forward;
 mod interrupt;
 mod load;
+mod lockstep;
 mod proc;
 mod report;
 mod run;
@@ -33,6 +34,8 @@ enum Command {
     #[command(subcommand)]
     Load(load::Load),
     Forward(forward::Forward),
+    /// Be clients and servers of a pooler, in step (for counting instructions).
+    Lockstep(lockstep::Lockstep),
 }
 
 fn main() -> ExitCode {
@@ -41,5 +44,6 @@ fn main() -> ExitCode {
         Command::Report(report) => report::main(&report),
         Command::Load(load) => load::main(load),
         Command::Forward(forward) => forward::main(&forward),
+        Command::Lockstep(args) => lockstep::main(args),
     }
 }

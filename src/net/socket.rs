@@ -13,7 +13,8 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{MsgFlags, getsockopt, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -142,6 +143,19 @@ impl Movable {
         }
     }
 
+    /// The descriptor of a socket that belongs to no reactor.
+    ///
+    /// # Errors
+    /// It belongs to one (`InvalidInput`), or is gone.
+    pub(super) fn parked_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        match self {
+            Movable::Parked(Parked::Tcp(socket)) => Ok(socket.as_fd()),
+            Movable::Parked(Parked::Unix(socket)) => Ok(socket.as_fd()),
+            Movable::Parked(Parked::Lost) => Err(not_attached()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
     pub(super) fn peer_addr(&self) -> io::Result<PeerAddr> {
         match self {
             Movable::Tcp(socket) => Ok(PeerAddr::Tcp(socket.peer_addr()?)),
@@ -165,15 +179,15 @@ impl Movable {
 }
 
 /// Who connected to, or accepted, this Unix socket.
-pub(super) fn unix_peer(socket: &UnixStream) -> io::Result<PeerAddr> {
-    let credentials = socket.peer_cred()?;
+pub(super) fn unix_peer(socket: &impl AsFd) -> io::Result<PeerAddr> {
+    let credentials = getsockopt(socket, PeerCredentials)?;
     Ok(PeerAddr::Unix {
-        pid: credentials.pid(),
+        pid: Some(credentials.pid()).filter(|pid| *pid > 0),
         uid: credentials.uid(),
     })
 }
 
-fn peek_now(fd: BorrowedFd<'_>) -> io::Result<Option<u8>> {
+pub(super) fn peek_now(fd: BorrowedFd<'_>) -> io::Result<Option<u8>> {
     let mut byte = [0];
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     let count = recv(fd.as_raw_fd(), &mut byte, flags)?;

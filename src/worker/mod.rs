@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::client::card::{CardFacts, ClientCard, Order};
-use crate::client::farewell::farewell;
+use crate::client::farewell::{close, farewell};
 use crate::client::session::{self, Ending, Parts, Scratch, Session};
 use crate::config::PoolSettings;
 use crate::error::ClientError;
@@ -224,7 +224,7 @@ impl Worker {
             database: newcomer.share.key.database.clone(),
             user: newcomer.login_user,
             peer: newcomer.peer,
-            local: stream.local_addr().ok().flatten(),
+            local: newcomer.local,
             replication: newcomer.replication,
             connected: newcomer.connected,
             connect_time: newcomer.connect_time,
@@ -253,7 +253,10 @@ impl Worker {
             let ending = session.run().await;
             worker.take_leave(&card, &ending);
             drop(entry);
-            if let Some(stream) = ending.stream {
+            let Some(stream) = ending.stream else { return };
+            if ending.is_over {
+                close(stream);
+            } else {
                 Box::pin(farewell(stream, &ending.farewell)).await;
             }
         });

@@ -1,6 +1,8 @@
 //! The small types that everybody shares: identities and protocol words.
 
+use std::cell::Cell;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Number of a client or server connection; unique over both and never reused.
@@ -99,6 +101,48 @@ pub struct PoolKey {
 impl fmt::Display for PoolKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.database, self.user)
+    }
+}
+
+/// A shared value, or none, that can be exchanged: a `RefCell<Option<Rc<T>>>` in half the room, which can't be borrowed.
+pub struct RcCell<T>(Cell<Option<Rc<T>>>);
+
+impl<T> RcCell<T> {
+    /// Holds `value`.
+    pub fn new(value: Rc<T>) -> RcCell<T> {
+        RcCell(Cell::new(Some(value)))
+    }
+
+    /// What it holds.
+    pub fn get(&self) -> Option<Rc<T>> {
+        let value = self.0.take();
+        self.0.set(value.clone());
+        value
+    }
+
+    /// Holds `value` from now on.
+    pub fn set(&self, value: Option<Rc<T>>) {
+        self.0.set(value);
+    }
+
+    /// Does it hold anything?
+    pub fn is_some(&self) -> bool {
+        let value = self.0.take();
+        let is_some = value.is_some();
+        self.0.set(value);
+        is_some
+    }
+}
+
+impl<T> Default for RcCell<T> {
+    fn default() -> Self {
+        RcCell(Cell::new(None))
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for RcCell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RcCell").field(&self.get()).finish()
     }
 }
 

@@ -2,15 +2,15 @@
 //!
 //! Nothing is ever said to whom a request comes from; its connection is closed when the request has come to its end.
 
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::App;
 use super::peers::Terms;
-use super::{App, KeyHolder};
+use crate::client::admission::KeyHolder;
 use crate::client::who::Who;
 use crate::config::Settings;
 use crate::net::stream::{PeerAddr, Stream};
@@ -24,25 +24,6 @@ const RETRY: Duration = Duration::from_millis(50);
 /// How long a client that has asked for a cancellation may take to hear that its connection ends.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// A client's key: invalid when dropped.
-pub struct KeyGuard {
-    app: Arc<App>,
-    key: CancelKey,
-}
-
-impl KeyGuard {
-    /// For a key that [`App::new_key`] has made.
-    pub fn new(app: Arc<App>, key: CancelKey) -> KeyGuard {
-        KeyGuard { app, key }
-    }
-}
-
-impl Drop for KeyGuard {
-    fn drop(&mut self) {
-        self.app.cancel_keys.lock().remove(&self.key);
-    }
-}
-
 impl App {
     /// A new cancel key: random, and of this process in its group.
     pub(super) fn new_key(&self, holder: KeyHolder) -> CancelKey {
@@ -54,8 +35,7 @@ impl App {
                 return CancelKey(random);
             }
             let key = CancelKey::new(random, peer_id);
-            if let Entry::Vacant(free) = self.cancel_keys.lock().entry(key) {
-                free.insert(holder);
+            if self.admission.enter_key(key, holder) {
                 return key;
             }
         }
@@ -64,9 +44,8 @@ impl App {
     /// Whom a key belongs to, and the key as that one was given it. A peer that has forwarded a request has changed the key by that; and keys given out under another
     /// `peer_id`, or under none, stay good as long as their clients do.
     fn holder(&self, key: CancelKey) -> Option<(CancelKey, KeyHolder)> {
-        let keys = self.cancel_keys.lock();
         let mut candidates = [key, key.as_given_out()].into_iter();
-        candidates.find_map(|key| Some((key, *keys.get(&key)?)))
+        candidates.find_map(|key| Some((key, self.admission.key_holder(key)?)))
     }
 }
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::cancel::{KeyGuard, cancel};
+use super::App;
+use super::cancel::cancel;
 use super::doors::Door;
-use super::{App, KeyHolder};
+use crate::client::admission::{KeyHolder, Presence};
 use crate::client::forward::Rules;
 use crate::client::greeting::Greeting;
 use crate::client::login::{Arrival, Caller, LoggedIn, Replication, receive};
@@ -28,12 +29,6 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 /// How long a listener that shares its port stays open for those who have begun to connect: longer than nearly all round trips,
 /// and much shorter than the second after which those whom it ignores meanwhile try again.
 const HANDSHAKES: Duration = Duration::from_millis(250);
-
-/// What is given back when a client has gone.
-struct Guards {
-    _admission: crate::client::login::Guards,
-    _key: KeyGuard,
-}
 
 /// A connection that is not yet anybody's, counted from accept on: a graceful end waits for it.
 struct Arriving(Arc<App>);
@@ -118,14 +113,6 @@ async fn drain(app: &Arc<App>, mut listener: Listener) {
     }
 }
 
-fn replication_word(replication: Replication) -> &'static str {
-    match replication {
-        Replication::None => "none",
-        Replication::Logical => "logical",
-        Replication::Physical => "physical",
-    }
-}
-
 async fn arrive(arriving: Arriving, caller: Caller) {
     let app = &arriving.0;
     let desk = app.in_force().desk.clone();
@@ -164,7 +151,7 @@ fn hand_over(app: &Arc<App>, client: LoggedIn) {
         connected: guest.connected,
         connect_time: guest.connected_at,
         tls: guest.tls,
-        replication: replication_word(client.replication),
+        replication: client.replication,
         params: guest.params,
         rules: rules(&config.settings, &settings, client.replication),
         greeting: greeting(
@@ -178,10 +165,7 @@ fn hand_over(app: &Arc<App>, client: LoggedIn) {
         recipe: in_force.blueprint.recipe(&client.database),
         share,
         settings,
-        guards: Box::new(Guards {
-            _admission: guest.guards,
-            _key: KeyGuard::new(app.clone(), cancel_key),
-        }),
+        presence: Presence::new(guest.guards, cancel_key),
         seat,
         stream: guest.stream,
     };

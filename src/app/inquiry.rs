@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::App;
 use crate::auth::User;
 use crate::client::card::CardFacts;
+use crate::client::login::Replication;
 use crate::client::login::inquiry::{Asker, Asking, Inquirer, Inquiry};
 use crate::config::{ClientLimits, Config, Database};
 use crate::error::ClientError;
@@ -88,7 +89,7 @@ fn card(asker: &Asker, user: &str) -> CardFacts {
         user: user.to_owned(),
         peer: asker.peer,
         local: asker.local,
-        replication: "none",
+        replication: Replication::None,
         connected: asker.connected,
         connect_time: asker.connected_at,
         tls: asker.tls,

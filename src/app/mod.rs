@@ -21,7 +21,7 @@ pub mod userlist;
 pub use rules::check;
 pub use start::run;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -38,7 +38,6 @@ use crate::logs::LogHandle;
 use crate::pool::budget::Budget;
 use crate::pool::recipe::Blueprint;
 use crate::process::systemd::Notifier;
-use crate::types::{CancelKey, ConnId, WorkerId};
 use crate::worker::mail::{Mail, Mailbox};
 
 /// What a configuration has been turned into: replaced as a whole by a reload.
@@ -48,18 +47,6 @@ pub struct InForce {
     /// What logins go by.
     pub desk: Arc<Desk>,
 }
-
-/// Whose query a cancel key cancels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyHolder {
-    /// A client of this worker.
-    Client(WorkerId, ConnId),
-    /// A user of the console.
-    Console,
-}
-
-/// The keys of all clients. Locked when a client comes, goes or cancels; never for a query.
-pub type CancelKeys = Arc<Mutex<HashMap<CancelKey, KeyHolder>>>;
 
 /// What the operator has ordered.
 #[derive(Debug, Default)]
@@ -82,7 +69,6 @@ pub struct App {
     budget: Budget,
     admission: Arc<Admission>,
     mailboxes: Vec<Mailbox>,
-    cancel_keys: CancelKeys,
     /// Connections that have been accepted and are not yet anybody's: in login, or with a cancel request.
     arriving: AtomicUsize,
     peers: peers::Peers,

@@ -21,7 +21,7 @@ use crate::admin::operator::{Operator, ShutdownMode};
 use crate::admin::rights::Role;
 use crate::auth::scram::MockSeed;
 use crate::cli::Run;
-use crate::client::admission::Admission;
+use crate::client::admission::{Admission, KeyHolder};
 use crate::client::login::{ConsoleLogin, ConsoleRole};
 use crate::client::who::Who;
 use crate::config::{CONSOLE_DATABASE, Config};
@@ -234,7 +234,6 @@ impl Prepared {
             ),
             admission: Arc::new(Admission::new()),
             mailboxes: lines.mailboxes.clone(),
-            cancel_keys: Arc::default(),
             arriving: AtomicUsize::new(0),
             peers: Peers::default(),
             orders: Mutex::new(Orders::default()),
@@ -417,8 +416,9 @@ fn obey(app: &App, signal: Signal) -> bool {
         }
         Signal::Usr1 if state.paused => tracing::info!("got SIGUSR1, but already paused"),
         Signal::Usr1 => {
-            tracing::info!("got SIGUSR1, pausing all activity");
+            // Whoever reads the line may count on it.
             app.begin_pause(None);
+            tracing::info!("got SIGUSR1, pausing all activity");
         }
         Signal::Usr2 if state.shutting_down => {
             tracing::info!("got SIGUSR2 while shutting down, ignoring")
@@ -481,7 +481,7 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
         peer: guest.peer,
         listen_port,
     };
-    let key = app.new_key(super::KeyHolder::Console);
+    let key = app.new_key(KeyHolder::Console);
     let local = stream.local_addr().ok().flatten();
     let user = ConsoleUser {
         role: match role {
@@ -505,7 +505,7 @@ async fn serve_console(app: Arc<App>, login: Box<ConsoleLogin>) {
     }
     let stream = Prefixed::new(stream, guest.leftover);
     let ending = console::serve(stream, &*app, &app.consoles, user).await;
-    app.cancel_keys.lock().remove(&key);
+    app.admission.forget_key(key);
     if app.config_now().settings.log_disconnections {
         let age = guest.connected.elapsed().as_secs();
         tracing::info!(%who, "closing because: {ending} (age={age}s)");

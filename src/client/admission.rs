@@ -3,6 +3,8 @@
 //! Shared by all logins and sessions of a process. Used when a client comes and when it goes, never between. A count is
 //! raised by entering and lowered by dropping the guard that entering gave.
 
+use std::borrow::Borrow;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,7 +15,7 @@ use std::time::SystemTime;
 use parking_lot::{Mutex, RwLock};
 
 use crate::net::PeerAddr;
-use crate::types::ConnId;
+use crate::types::{CancelKey, ConnId, WorkerId};
 
 /// The counts and the closed doors. A clone is another handle on the same ones.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,8 @@ struct Shared {
     users: Counts,
     /// Clients that are logging in. Never held across an `await`, nor together with another.
     arrivals: Mutex<HashMap<ConnId, Arriving>>,
+    /// The cancel keys of all clients. Never held across an `await`, nor together with another.
+    keys: Mutex<HashMap<CancelKey, KeyHolder>>,
     /// Who may still come in, an [`Entrance`].
     entrance: AtomicU8,
     /// Names of the databases that DISABLE has closed. Never held across an `await`.
@@ -67,7 +71,26 @@ pub enum Entrance {
 /// How many are in, by name. Names nobody is in are not kept, so made-up ones do not pile up. The lock is never held across an
 /// `await`, nor together with another.
 #[derive(Debug, Default)]
-struct Counts(Mutex<HashMap<Arc<str>, u32>>);
+struct Counts(Mutex<HashMap<Name, u32>>);
+
+/// A name that clients are counted under: a thin pointer, since each of them has one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Name(Arc<Box<str>>);
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whose query a cancel key cancels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyHolder {
+    /// A client of this worker.
+    Client(WorkerId, ConnId),
+    /// A user of the console.
+    Console,
+}
 
 /// A limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +124,7 @@ impl Admission {
         self.shared.sockets.fetch_add(1, Ordering::Relaxed);
         SocketGuard {
             shared: self.shared.clone(),
+            counts: true,
         }
     }
 
@@ -112,7 +136,7 @@ impl Admission {
         let name = self.shared.databases.enter(name, max);
         Ok(DatabaseGuard {
             shared: self.shared.clone(),
-            name: name.ok_or(Full::Database)?,
+            name: Some(name.ok_or(Full::Database)?),
         })
     }
 
@@ -124,7 +148,7 @@ impl Admission {
         let name = self.shared.users.enter(name, max);
         Ok(UserGuard {
             shared: self.shared.clone(),
-            name: name.ok_or(Full::User)?,
+            name: Some(name.ok_or(Full::User)?),
         })
     }
 
@@ -135,6 +159,28 @@ impl Admission {
             shared: self.shared.clone(),
             id,
         }
+    }
+
+    /// Enters a cancel key, until [`Admission::forget_key`] or the end of the [`Presence`] that it is given to; false if somebody
+    /// has it already.
+    pub fn enter_key(&self, key: CancelKey, holder: KeyHolder) -> bool {
+        match self.shared.keys.lock().entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(holder);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
+
+    /// Whom a cancel key belongs to.
+    pub fn key_holder(&self, key: CancelKey) -> Option<KeyHolder> {
+        self.shared.keys.lock().get(&key).copied()
+    }
+
+    /// The key is nobody's any more.
+    pub fn forget_key(&self, key: CancelKey) {
+        self.shared.keys.lock().remove(&key);
     }
 
     /// The clients that are logging in, in any order.
@@ -190,7 +236,7 @@ impl Admission {
 }
 
 impl Counts {
-    fn enter(&self, name: &str, max: u32) -> Option<Arc<str>> {
+    fn enter(&self, name: &str, max: u32) -> Option<Name> {
         let mut counts = self.0.lock();
         let inside = counts.get(name).copied().unwrap_or_default();
         if max > 0 && inside >= max {
@@ -198,13 +244,14 @@ impl Counts {
         }
         let shared_name = match counts.get_key_value(name) {
             Some((known, _)) => known.clone(),
-            None => Arc::from(name),
+            None => Name(Arc::new(name.into())),
         };
         counts.insert(shared_name.clone(), inside + 1);
         Some(shared_name)
     }
 
-    fn leave(&self, name: &str) {
+    fn leave(&self, name: &Option<Name>) {
+        let Some(name) = name else { return };
         let mut counts = self.0.lock();
         match counts.get_mut(name) {
             Some(inside) if *inside > 1 => *inside -= 1,
@@ -246,11 +293,15 @@ impl Drop for Listed {
 #[derive(Debug)]
 pub struct SocketGuard {
     shared: Arc<Shared>,
+    /// False once a [`Presence`] counts it.
+    counts: bool,
 }
 
 impl Drop for SocketGuard {
     fn drop(&mut self) {
-        self.shared.sockets.fetch_sub(1, Ordering::Relaxed);
+        if self.counts {
+            self.shared.sockets.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -258,7 +309,8 @@ impl Drop for SocketGuard {
 #[derive(Debug)]
 pub struct DatabaseGuard {
     shared: Arc<Shared>,
-    name: Arc<str>,
+    /// `None` once a [`Presence`] counts it.
+    name: Option<Name>,
 }
 
 impl Drop for DatabaseGuard {
@@ -271,7 +323,8 @@ impl Drop for DatabaseGuard {
 #[derive(Debug)]
 pub struct UserGuard {
     shared: Arc<Shared>,
-    name: Arc<str>,
+    /// `None` once a [`Presence`] counts it.
+    name: Option<Name>,
 }
 
 impl Drop for UserGuard {
@@ -289,6 +342,43 @@ pub struct Guards {
     pub database: Option<DatabaseGuard>,
     /// Among those of its login user; none for the same-uid console.
     pub user: Option<UserGuard>,
+}
+
+/// What a client has as long as it is connected: its places in the counts, and its cancel key. The same as [`Guards`] and a key in
+/// a third of the room, for the many clients that do nothing. Dropping it is leaving.
+#[derive(Debug)]
+pub struct Presence {
+    shared: Arc<Shared>,
+    database: Option<Name>,
+    user: Option<Name>,
+    key: CancelKey,
+}
+
+impl Presence {
+    /// Of a client that has been let in, with a key that [`Admission::enter_key`] has entered.
+    pub fn new(guards: Guards, key: CancelKey) -> Presence {
+        let Guards {
+            mut socket,
+            database,
+            user,
+        } = guards;
+        socket.counts = false;
+        Presence {
+            shared: socket.shared.clone(),
+            database: database.and_then(|mut guard| guard.name.take()),
+            user: user.and_then(|mut guard| guard.name.take()),
+            key,
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.shared.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.shared.databases.leave(&self.database);
+        self.shared.users.leave(&self.user);
+        self.shared.keys.lock().remove(&self.key);
+    }
 }
 
 #[cfg(test)]
@@ -347,7 +437,13 @@ mod tests {
             (admission.sockets(), clients)
         };
         assert_eq!(counts(), (1, (1, 1)));
-        drop(guards);
+        let (key, holder) = (CancelKey([7; 8]), KeyHolder::Client(1, ConnId(2)));
+        assert!(admission.enter_key(key, holder) && !admission.enter_key(key, holder));
+        let presence = Presence::new(guards, key);
+        assert_eq!(counts(), (1, (1, 1)));
+        assert_eq!(admission.key_holder(key), Some(holder));
+        drop(presence);
+        assert_eq!(admission.key_holder(key), None);
         assert_eq!(counts(), (0, (0, 0)));
         assert!(admission.shared.databases.0.lock().is_empty());
         assert!(admission.shared.users.0.lock().is_empty());

@@ -1,16 +1,20 @@
 //! What is shown of a client, wherever its session is, and the way to tell the session to end.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::fmt;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::login::Replication;
+use super::profile::{Profile, Profiles};
 use crate::config::{ClientLimits, PoolSettings};
 use crate::error::ClientError;
 use crate::net::stream::PeerAddr;
 use crate::server::conn::ServerCard;
 use crate::server::params::ParamSet;
-use crate::types::{ConnId, TxStatus};
+use crate::types::{ConnId, RcCell, TxStatus};
 
 /// What a client does, as far as others care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,29 +40,17 @@ pub enum Order {
     NotifyWaiting,
 }
 
-/// One client, as its worker knows it.
-#[derive(Debug)]
+/// One client, as its worker knows it. There is one for each of many thousand clients that do nothing: what they can share is in
+/// [`Profile`], and what is rare is in a box.
 pub struct ClientCard {
     /// Number of the connection.
     pub id: ConnId,
-    /// Database entry and login user.
-    pub database: String,
-    /// The user who logged in.
-    pub user: String,
     /// Where it comes from.
-    pub peer: PeerAddr,
-    /// Its end of the socket that is ours.
-    pub local: Option<std::net::SocketAddr>,
-    /// `none`, `logical` or `physical`.
-    pub replication: &'static str,
+    peer: Origin,
     /// When it connected.
     pub connected: Instant,
     /// The same by the wall clock.
     pub connect_time: SystemTime,
-    /// `TLSv1.3/…`
-    pub tls: Option<&'static str>,
-    /// What it does.
-    pub state: Cell<ClientState>,
     /// Since when it waits for a server.
     pub wait_start: Cell<Option<Instant>>,
     /// When its current query round began.
@@ -71,104 +63,171 @@ pub struct ClientCard {
     pub last_input: Cell<Instant>,
     /// When its server was last heard of.
     pub last_reply: Cell<Instant>,
-    /// Transaction status of its server.
-    pub status: Cell<TxStatus>,
     /// The server that it is linked with.
-    pub linked: RefCell<Option<Rc<ServerCard>>>,
+    pub linked: RcCell<ServerCard>,
     /// Its tracked parameters.
-    pub params: RefCell<Rc<ParamSet>>,
+    params: RcCell<ParamSet>,
+    /// What it has in common with others.
+    profile: RcCell<Profile>,
+    order: Cell<Option<Box<Order>>>,
+    waker: Cell<Option<Waker>>,
     /// Statements that it has prepared.
-    pub prepared: Cell<usize>,
+    pub prepared: Cell<u32>,
     /// Bytes that it has said and that nobody could act upon, while it waits.
-    pub held: Cell<usize>,
+    pub held: Cell<u32>,
     /// Bytes for it that its socket would not take. Kept up to date off the fast path, where there are none.
     pub unsent: Cell<usize>,
-    /// Timeouts of its own.
-    pub limits: Cell<ClientLimits>,
+    /// What it does.
+    pub state: Cell<ClientState>,
+    /// Transaction status of its server.
+    pub status: Cell<TxStatus>,
+    /// Whether it replicates.
+    pub replication: Replication,
     notified: Cell<bool>,
-    order: RefCell<Option<Order>>,
-    waker: RefCell<Option<Waker>>,
+}
+
+impl fmt::Debug for ClientCard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientCard({})", self.id)
+    }
+}
+
+/// A [`PeerAddr`] in half the room, if it is not one of IPv6.
+#[derive(Debug)]
+enum Origin {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+    Unix { pid: Option<i32>, uid: u32 },
+}
+
+impl From<PeerAddr> for Origin {
+    fn from(peer: PeerAddr) -> Origin {
+        match peer {
+            PeerAddr::Tcp(SocketAddr::V4(addr)) => Origin::V4(addr),
+            PeerAddr::Tcp(SocketAddr::V6(addr)) => Origin::V6(Box::new(addr)),
+            PeerAddr::Unix { pid, uid } => Origin::Unix { pid, uid },
+        }
+    }
 }
 
 /// What a new card needs to know.
 pub struct CardFacts {
     /// See [`ClientCard`].
     pub id: ConnId,
-    /// See [`ClientCard`].
+    /// See [`Profile`].
     pub database: String,
-    /// See [`ClientCard`].
+    /// See [`Profile`].
     pub user: String,
     /// See [`ClientCard`].
     pub peer: PeerAddr,
+    /// See [`Profile`].
+    pub local: Option<SocketAddr>,
     /// See [`ClientCard`].
-    pub local: Option<std::net::SocketAddr>,
-    /// See [`ClientCard`].
-    pub replication: &'static str,
+    pub replication: Replication,
     /// See [`ClientCard`].
     pub connected: Instant,
     /// See [`ClientCard`].
     pub connect_time: SystemTime,
-    /// See [`ClientCard`].
+    /// See [`Profile`].
     pub tls: Option<&'static str>,
 }
 
 impl ClientCard {
     /// A client that has proved its identity.
-    pub fn new(facts: CardFacts, limits: ClientLimits, params: Rc<ParamSet>) -> ClientCard {
+    pub fn new(
+        facts: CardFacts,
+        limits: ClientLimits,
+        params: Rc<ParamSet>,
+        profiles: &mut Profiles,
+    ) -> ClientCard {
         let now = Instant::now();
-        ClientCard {
-            id: facts.id,
+        let profile = profiles.share(Profile {
             database: facts.database,
             user: facts.user,
-            peer: facts.peer,
             local: facts.local,
-            replication: facts.replication,
+            tls: facts.tls,
+            limits,
+        });
+        ClientCard {
+            id: facts.id,
+            peer: facts.peer.into(),
             connected: facts.connected,
             connect_time: facts.connect_time,
-            tls: facts.tls,
-            state: Cell::new(ClientState::Login),
             wait_start: Cell::new(None),
             query_start: Cell::new(None),
             xact_start: Cell::new(None),
             request_time: Cell::new(now),
             last_input: Cell::new(now),
             last_reply: Cell::new(now),
-            status: Cell::new(TxStatus::Idle),
-            linked: RefCell::new(None),
-            params: RefCell::new(params),
+            linked: RcCell::default(),
+            params: RcCell::new(params),
+            profile: RcCell::new(profile),
+            order: Cell::new(None),
+            waker: Cell::new(None),
             prepared: Cell::new(0),
             held: Cell::new(0),
             unsent: Cell::new(0),
-            limits: Cell::new(limits),
+            state: Cell::new(ClientState::Login),
+            status: Cell::new(TxStatus::Idle),
+            replication: facts.replication,
             notified: Cell::new(false),
-            order: RefCell::new(None),
-            waker: RefCell::new(None),
         }
+    }
+
+    /// Where it comes from.
+    pub fn peer(&self) -> PeerAddr {
+        match self.peer {
+            Origin::V4(addr) => PeerAddr::Tcp(SocketAddr::V4(addr)),
+            Origin::V6(ref addr) => PeerAddr::Tcp(SocketAddr::V6(**addr)),
+            Origin::Unix { pid, uid } => PeerAddr::Unix { pid, uid },
+        }
+    }
+
+    /// What it has in common with others: names, limits.
+    pub fn profile(&self) -> Rc<Profile> {
+        // It is made with one, and only ever gets another.
+        self.profile.get().expect("a card without profile")
+    }
+
+    /// A reload has changed what it may do.
+    pub fn set_limits(&self, limits: ClientLimits, profiles: &mut Profiles) {
+        let changed = profiles.with_limits(&self.profile(), limits);
+        self.profile.set(Some(changed));
+    }
+
+    /// Its tracked parameters.
+    pub fn params(&self) -> Rc<ParamSet> {
+        self.params.get().unwrap_or_default()
+    }
+
+    /// Its tracked parameters have changed.
+    pub fn set_params(&self, params: Rc<ParamSet>) {
+        self.params.set(Some(params));
     }
 
     /// Tells the session something; of several orders the first to disconnect stands.
     pub fn tell(&self, order: Order) {
-        let mut told = self.order.borrow_mut();
-        if !matches!(*told, Some(Order::Disconnect(_))) {
-            *told = Some(order);
-        }
-        drop(told);
-        if let Some(waker) = self.waker.borrow().as_ref() {
+        let told = self.order.take();
+        let stands = matches!(told.as_deref(), Some(Order::Disconnect(_)));
+        self.order
+            .set(told.filter(|_| stands).or_else(|| Some(Box::new(order))));
+        let waker = self.waker.take();
+        if let Some(waker) = &waker {
             waker.wake_by_ref();
         }
+        self.waker.set(waker);
     }
 
     /// What the session has been told, if anything.
     pub fn order(&self) -> Option<Order> {
-        self.order.take()
+        Some(*self.order.take()?)
     }
 
     /// `waker` is woken by [`ClientCard::tell`].
     pub fn watch(&self, waker: &Waker) {
-        let mut watched = self.waker.borrow_mut();
-        if !watched.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            *watched = Some(waker.clone());
-        }
+        let known = self.waker.take();
+        let known = known.filter(|known| known.will_wake(waker));
+        self.waker.set(known.or_else(|| Some(waker.clone())));
     }
 
     /// The client begins to wait for a server.
@@ -194,7 +253,7 @@ impl ClientCard {
             !limit.is_zero()
                 && since.is_some_and(|since| now.saturating_duration_since(since) > limit)
         };
-        let limits = self.limits.get();
+        let limits = self.profile().limits;
         let text = match self.state.get() {
             ClientState::Login if over(Some(self.connected), login_timeout) => {
                 "client_login_timeout (server down)"
@@ -266,8 +325,9 @@ impl ClientCard {
 
     /// The prefix of log lines about it.
     pub fn who(&self, listen_port: u16) -> String {
-        let (id, db, user) = (self.id, &self.database, &self.user);
-        match self.peer {
+        let profile = self.profile();
+        let (id, db, user) = (self.id, &profile.database, &profile.user);
+        match self.peer() {
             PeerAddr::Tcp(addr) => format!("C-{id}: {db}/{user}@{addr}"),
             unix @ PeerAddr::Unix { .. } => format!("C-{id}: {db}/{user}@{unix}:{listen_port}"),
         }

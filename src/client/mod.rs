@@ -2,7 +2,7 @@
 //!
 //! It is received by [`login`], if [`admission`] has room for it. Once logged in, a client is a [`session`]; the walks over its
 //! bytes ([`forward`]) and its server's ([`deliver`]) and its prepared [`statements`] (with their [`names`]) are pure. [`card`] is what others see of
-//! it, [`who`] what stands before its log lines, [`farewell`](mod@farewell) how it is told why it must go.
+//! it, [`profile`] what it shares with clients of its kind, [`who`] what stands before its log lines, [`farewell`](mod@farewell) how it is told why it must go.
 
 pub mod admission;
 pub mod card;
@@ -12,6 +12,7 @@ pub mod forward;
 pub mod greeting;
 pub mod login;
 pub mod names;
+pub mod profile;
 pub mod session;
 pub mod statements;
 pub mod who;

@@ -178,13 +178,9 @@ impl Session {
         }
     }
 
-    /// Serves the client until it ends; then what is left to be told to it.
-    pub async fn run(mut self) -> Ending {
-        let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.end(end)
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Serves the client as far as that is possible now; why the session ends, once it does: then [`Session::end`] is all that is
+    /// left to do.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let now = Instant::now();
         self.card.watch(cx.waker());
         if let Some(order) = self.card.order()
@@ -289,7 +285,7 @@ impl Session {
             };
             self.card.last_input.set(now);
             self.held.extend_from_slice(&scratch.read[..n]);
-            self.card.held.set(self.held.len());
+            self.card.held.set(self.held.len() as u32);
         }
         Ok(Flow::Wait)
     }
@@ -329,7 +325,7 @@ impl Session {
         if *queued {
             match self.ticket.take(cx.waker()) {
                 None => return self.read_ahead(cx, now),
-                Some(Grant::Refused(error)) => return Err(End::Told(error)),
+                Some(Grant::Refused(error)) => return Err(End::Told(*error)),
                 Some(Grant::Server(lease)) => {
                     *queued = false;
                     if greeting.dedicated() {
@@ -395,7 +391,7 @@ impl Session {
 
     fn set_params(&mut self, params: Rc<ParamSet>) {
         if !Rc::ptr_eq(&self.params, &params) {
-            self.card.params.replace(params.clone());
+            self.card.set_params(params.clone());
             self.params = params;
         }
     }
@@ -462,7 +458,7 @@ impl Session {
 
     fn keep(&mut self, input: &[u8], need: usize) {
         self.held.extend_from_slice(input);
-        self.card.held.set(self.held.len());
+        self.card.held.set(self.held.len() as u32);
         self.need = need;
     }
 
@@ -483,7 +479,7 @@ impl Session {
         self.flush(cx)?;
         match self.ticket.take(cx.waker()) {
             None => self.read_ahead(cx, now),
-            Some(Grant::Refused(error)) => Err(End::Told(error)),
+            Some(Grant::Refused(error)) => Err(End::Told(*error)),
             Some(Grant::Server(lease)) => {
                 let waited = self.card.end_waiting(now);
                 self.shard
@@ -498,7 +494,7 @@ impl Session {
 
     fn link_with(&mut self, lease: Lease) {
         lease.card.linked.set(Some(self.card.id));
-        self.card.linked.replace(Some(lease.card.clone()));
+        self.card.linked.set(Some(lease.card.clone()));
         self.enter(State::Attached(lease));
     }
 

@@ -88,7 +88,7 @@ pub struct PoolSettings {
 }
 
 /// What holds for a client of a database. A limit of 0 means "unlimited", a time of 0 "never".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientLimits {
     /// Idle time after which it is closed.
     pub client_idle_timeout: Duration,

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`stream`] | [`Stream`], the one connected byte stream, and [`DetachedStream`], the same between two runtimes |
 //! | `socket` | the kernel socket below it |
+//! | [`reactor`] | which sockets of a worker are ready |
 //! | [`listen`], [`unix`] | TCP listeners; Unix ones with their directory, mode and lock file |
 //! | [`mod@dial`] | outgoing connections |
 //! | [`dns`] | host names: looked up, remembered, watched |
@@ -21,6 +22,7 @@ pub mod dns;
 pub mod listen;
 pub mod options;
 pub mod prefixed;
+pub mod reactor;
 mod socket;
 pub mod stream;
 pub mod tls;

@@ -1,4 +1,4 @@
-//! One kernel socket, TCP or Unix, that can leave the reactor of one tokio runtime and enter another's.
+//! One kernel socket, TCP or Unix, that can leave one reactor and enter another: that of a tokio runtime, or of a worker.
 //!
 //! [`Movable`] is what sits at the bottom of every [`Stream`](super::stream::Stream), also below TLS. It
 //! reads and writes with one system call each and keeps no bytes of its own, so nothing can be lost
@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
@@ -17,6 +17,8 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{MsgFlags, getsockopt, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use super::reactor::{self, LocalSocket};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,28 +52,39 @@ impl fmt::Display for PeerAddr {
     }
 }
 
-/// A non-blocking socket, registered with the reactor of the current runtime or parked between two.
+/// A non-blocking socket: watched by the reactor of the tokio runtime that it is in, or of the worker that it is on, or parked
+/// between two.
 #[derive(Debug)]
 pub(super) enum Movable {
     Tcp(TcpStream),
     Unix(UnixStream),
-    /// Belongs to no reactor. Reading and writing fail.
-    Parked(Parked),
+    /// On a worker.
+    Local(LocalSocket),
+    /// Belongs to no reactor: reading and writing fail. `None`: a move has failed half-way, and the socket is gone.
+    Parked(Option<StdSocket>),
 }
 
-/// A socket without a reactor.
+/// A socket that no reactor knows.
 #[derive(Debug)]
-pub(super) enum Parked {
+pub(super) enum StdSocket {
     Tcp(std::net::TcpStream),
     Unix(StdUnixStream),
-    /// A move has failed half-way; the socket is gone.
-    Lost,
 }
 
-/// Runs `$body` on whichever tokio socket is inside; a parked one is an error of kind `NotConnected`.
+impl AsFd for StdSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            StdSocket::Tcp(socket) => socket.as_fd(),
+            StdSocket::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// Runs `$body` on whichever live socket is inside; a parked one is an error of kind `NotConnected`.
 macro_rules! on_live {
-    ($self:expr, $socket:ident => $body:expr, else $parked:expr) => {
+    ($self:expr, $socket:ident => $body:expr, local $local:ident => $of_local:expr, else $parked:expr) => {
         match $self {
+            Movable::Local($local) => $of_local,
             Movable::Tcp($socket) => $body,
             Movable::Unix($socket) => $body,
             Movable::Parked(_) => $parked,
@@ -87,27 +100,53 @@ fn not_attached() -> io::Error {
 }
 
 impl Movable {
-    /// Leaves the reactor that it is registered with. Must run where that runtime is still alive.
+    /// Leaves the reactor that it is registered with. Must run where that reactor is still alive.
     pub(super) fn park(&mut self) -> io::Result<()> {
-        let parked = match mem::replace(self, Movable::Parked(Parked::Lost)) {
-            Movable::Tcp(socket) => Parked::Tcp(socket.into_std()?),
-            Movable::Unix(socket) => Parked::Unix(socket.into_std()?),
+        let parked = match mem::replace(self, Movable::Parked(None)) {
+            Movable::Tcp(socket) => Some(StdSocket::Tcp(socket.into_std()?)),
+            Movable::Unix(socket) => Some(StdSocket::Unix(socket.into_std()?)),
+            Movable::Local(socket) => Some(socket.detach()?),
             Movable::Parked(parked) => parked,
         };
         *self = Movable::Parked(parked);
         Ok(())
     }
 
-    /// Enters the reactor of the runtime it is called in. The reactor then reports anew whatever is
-    /// already waiting in the kernel, so no readiness is missed.
+    /// Enters the reactor of the thread or runtime that it is called in, which then reports anew whatever is already waiting in the
+    /// kernel, so no readiness is missed.
     pub(super) fn unpark(&mut self) -> io::Result<()> {
-        *self = match mem::replace(self, Movable::Parked(Parked::Lost)) {
-            Movable::Parked(Parked::Tcp(socket)) => Movable::Tcp(TcpStream::from_std(socket)?),
-            Movable::Parked(Parked::Unix(socket)) => Movable::Unix(UnixStream::from_std(socket)?),
-            Movable::Parked(Parked::Lost) => return Err(not_attached()),
+        *self = match mem::replace(self, Movable::Parked(None)) {
+            Movable::Parked(Some(socket)) if reactor::is_here() => {
+                Movable::Local(LocalSocket::attach(socket)?)
+            }
+            Movable::Parked(Some(StdSocket::Tcp(socket))) => {
+                Movable::Tcp(TcpStream::from_std(socket)?)
+            }
+            Movable::Parked(Some(StdSocket::Unix(socket))) => {
+                Movable::Unix(UnixStream::from_std(socket)?)
+            }
+            Movable::Parked(None) => return Err(not_attached()),
             live => live,
         };
         Ok(())
+    }
+
+    /// Certain that nothing waits to be read, and that the peer has not gone, as far as the reactor has heard. False says nothing.
+    #[inline]
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self, Movable::Local(socket) if socket.is_silent())
+    }
+
+    /// See [`LocalSocket::set_lazy`]; other sockets never are.
+    pub(super) fn set_lazy(&self, lazy: bool) -> io::Result<()> {
+        match self {
+            Movable::Local(socket) => socket.set_lazy(lazy),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn is_lazy(&self) -> bool {
+        matches!(self, Movable::Local(socket) if socket.is_lazy())
     }
 
     /// Looks at the next byte without taking it: `None` at the end of the stream.
@@ -115,14 +154,18 @@ impl Movable {
     /// Costs no system call as long as the reactor has seen nothing.
     pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
         loop {
-            ready!(
-                on_live!(self, s => s.poll_read_ready(cx), else Poll::Ready(Err(not_attached())))
-            )?;
+            ready!(on_live!(
+                self,
+                s => s.poll_read_ready(cx),
+                local local => return local.poll_peek(cx),
+                else Poll::Ready(Err(not_attached()))
+            ))?;
             // `try_io` forgets the readiness when there is nothing after all, as happens after a read
             // that exactly emptied the kernel's buffer. Then the next round registers the waker.
             let peeked = on_live!(
                 self,
                 s => s.try_io(Interest::READABLE, || peek_now(s.as_fd())),
+                local local => peek_now(local.socket()?.as_fd()),
                 else Err(not_attached())
             );
             match peeked {
@@ -135,7 +178,12 @@ impl Movable {
 
     /// Asks the kernel, not the reactor, whether a byte is waiting. The end of the stream is no byte.
     pub(super) fn byte_waiting(&self) -> io::Result<bool> {
-        let peeked = on_live!(self, s => peek_now(s.as_fd()), else Err(not_attached()));
+        let peeked = on_live!(
+            self,
+            s => peek_now(s.as_fd()),
+            local local => peek_now(local.socket()?.as_fd()),
+            else Err(not_attached())
+        );
         match peeked {
             Ok(byte) => Ok(byte.is_some()),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -149,9 +197,8 @@ impl Movable {
     /// It belongs to one (`InvalidInput`), or is gone.
     pub(super) fn parked_fd(&self) -> io::Result<BorrowedFd<'_>> {
         match self {
-            Movable::Parked(Parked::Tcp(socket)) => Ok(socket.as_fd()),
-            Movable::Parked(Parked::Unix(socket)) => Ok(socket.as_fd()),
-            Movable::Parked(Parked::Lost) => Err(not_attached()),
+            Movable::Parked(Some(socket)) => Ok(socket.as_fd()),
+            Movable::Parked(None) => Err(not_attached()),
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
@@ -160,6 +207,10 @@ impl Movable {
         match self {
             Movable::Tcp(socket) => Ok(PeerAddr::Tcp(socket.peer_addr()?)),
             Movable::Unix(socket) => unix_peer(socket),
+            Movable::Local(local) => match local.socket()? {
+                StdSocket::Tcp(socket) => Ok(PeerAddr::Tcp(socket.peer_addr()?)),
+                StdSocket::Unix(socket) => unix_peer(socket),
+            },
             Movable::Parked(_) => Err(not_attached()),
         }
     }
@@ -169,12 +220,21 @@ impl Movable {
         match self {
             Movable::Tcp(socket) => socket.local_addr().map(Some),
             Movable::Unix(_) => Ok(None),
+            Movable::Local(local) => match local.socket()? {
+                StdSocket::Tcp(socket) => socket.local_addr().map(Some),
+                StdSocket::Unix(_) => Ok(None),
+            },
             Movable::Parked(_) => Err(not_attached()),
         }
     }
 
     pub(super) fn is_unix(&self) -> bool {
-        matches!(self, Movable::Unix(_) | Movable::Parked(Parked::Unix(_)))
+        match self {
+            Movable::Tcp(_) => false,
+            Movable::Unix(_) => true,
+            Movable::Local(local) => matches!(local.socket(), Ok(StdSocket::Unix(_))),
+            Movable::Parked(parked) => matches!(parked, Some(StdSocket::Unix(_))),
+        }
     }
 }
 
@@ -201,7 +261,16 @@ impl AsyncRead for Movable {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        on_live!(self.get_mut(), s => Pin::new(s).poll_read(cx, buf), else Poll::Ready(Err(not_attached())))
+        on_live!(
+            self.get_mut(),
+            s => Pin::new(s).poll_read(cx, buf),
+            local local => {
+                let count = ready!(local.poll_read(cx, buf.initialize_unfilled()))?;
+                buf.advance(count);
+                Poll::Ready(Ok(()))
+            },
+            else Poll::Ready(Err(not_attached()))
+        )
     }
 }
 
@@ -212,7 +281,12 @@ impl AsyncWrite for Movable {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        on_live!(self.get_mut(), s => Pin::new(s).poll_write(cx, buf), else Poll::Ready(Err(not_attached())))
+        on_live!(
+            self.get_mut(),
+            s => Pin::new(s).poll_write(cx, buf),
+            local local => local.poll_write(cx, buf),
+            else Poll::Ready(Err(not_attached()))
+        )
     }
 
     #[inline]
@@ -221,7 +295,12 @@ impl AsyncWrite for Movable {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        on_live!(self.get_mut(), s => Pin::new(s).poll_write_vectored(cx, bufs), else Poll::Ready(Err(not_attached())))
+        on_live!(
+            self.get_mut(),
+            s => Pin::new(s).poll_write_vectored(cx, bufs),
+            local local => local.poll_write_vectored(cx, bufs),
+            else Poll::Ready(Err(not_attached()))
+        )
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -235,7 +314,15 @@ impl AsyncWrite for Movable {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_live!(self.get_mut(), s => Pin::new(s).poll_shutdown(cx), else Poll::Ready(Err(not_attached())))
+        on_live!(
+            self.get_mut(),
+            s => Pin::new(s).poll_shutdown(cx),
+            local local => Poll::Ready(match local.socket()? {
+                StdSocket::Tcp(socket) => socket.shutdown(Shutdown::Write),
+                StdSocket::Unix(socket) => socket.shutdown(Shutdown::Write),
+            }),
+            else Poll::Ready(Err(not_attached()))
+        )
     }
 }
 

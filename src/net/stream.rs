@@ -18,7 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
 pub use super::socket::PeerAddr;
-use super::socket::{self, Movable, Parked};
+use super::socket::{self, Movable, StdSocket};
 use super::tls;
 
 /// A connected byte stream of the current runtime. Dropping it closes the socket.
@@ -60,6 +60,12 @@ impl From<UnixStream> for Stream {
 // Reading and writing. The `poll_` functions are the query path: no allocation, and on a plain stream
 // one system call each.
 impl Stream {
+    /// Certain that there is nothing to read, without a look at the kernel. False says nothing.
+    #[inline]
+    pub fn is_silent(&self) -> bool {
+        matches!(&self.0, Transport::Plain(socket) if socket.is_silent())
+    }
+
     /// Reads what is there, up to the length of `buf`. Zero means the end of the stream (when `buf` has room).
     ///
     /// A TLS peer that closes its socket without TLS's own farewell has ended the stream as well: messages
@@ -69,6 +75,9 @@ impl Stream {
     /// The socket's, or `InvalidData` when a TLS peer breaks the protocol.
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Transport::Plain(Movable::Local(socket)) = &self.0 {
+            return socket.poll_read(cx, buf);
+        }
         let mut target = ReadBuf::new(buf);
         match &mut self.0 {
             Transport::Plain(socket) => ready!(Pin::new(socket).poll_read(cx, &mut target))?,
@@ -159,6 +168,20 @@ impl Stream {
             Transport::Plain(_) => false,
             Transport::Tls(tls) => tls.get_ref().1.wants_write(),
         }
+    }
+
+    /// Input that comes in many small pieces may gather for up to [`NAP`](super::reactor::NAP) from now on, as long as some has come
+    /// each time. To be said when everything has just been read; only streams on a worker's reactor listen to it.
+    ///
+    /// # Errors
+    /// The system's; the connection is of no use then.
+    pub fn set_lazy(&self, lazy: bool) -> io::Result<()> {
+        self.0.socket().set_lazy(lazy)
+    }
+
+    /// Whether input gathers; ends by itself when nothing comes.
+    pub fn is_lazy(&self) -> bool {
+        self.0.socket().is_lazy()
     }
 
     /// Asks the kernel (one system call) whether anything more than what was read so far has already arrived.
@@ -396,14 +419,18 @@ impl DetachedStream {
 impl From<std::net::TcpStream> for DetachedStream {
     /// `socket` must be non-blocking.
     fn from(socket: std::net::TcpStream) -> Self {
-        DetachedStream(Transport::Plain(Movable::Parked(Parked::Tcp(socket))))
+        DetachedStream(Transport::Plain(Movable::Parked(Some(StdSocket::Tcp(
+            socket,
+        )))))
     }
 }
 
 impl From<StdUnixStream> for DetachedStream {
     /// `socket` must be non-blocking.
     fn from(socket: StdUnixStream) -> Self {
-        DetachedStream(Transport::Plain(Movable::Parked(Parked::Unix(socket))))
+        DetachedStream(Transport::Plain(Movable::Parked(Some(StdSocket::Unix(
+            socket,
+        )))))
     }
 }
 

@@ -15,6 +15,7 @@ mod trade;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -106,6 +107,8 @@ pub struct Surroundings {
     pub logins: tokio::runtime::Handle,
     /// Tracked parameters.
     pub space: Rc<ParamSpace>,
+    /// Starts a task on this worker.
+    pub spawn: Box<dyn Fn(Pin<Box<dyn Future<Output = ()>>>)>,
     /// The prefix of log lines about a client of this worker, if there is one with this number.
     pub who: Box<dyn Fn(ConnId) -> Option<String>>,
 }
@@ -302,7 +305,7 @@ impl Shard {
         loop {
             let waiter = self.core.borrow_mut().dismiss();
             let Some(ticket) = waiter else { break };
-            ticket.give(Grant::Refused(error.clone()));
+            ticket.give(Grant::Refused(Box::new(error.clone())));
         }
         self.refuse_dedicated(error);
         self.show();

@@ -1,6 +1,7 @@
 //! A client's place in the queue, and what it gets there.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::fmt;
 use std::task::Waker;
 
 use super::lease::Lease;
@@ -13,49 +14,62 @@ pub enum Grant {
     /// A server.
     Server(Lease),
     /// Bad news: the client is to be disconnected with it.
-    Refused(ClientError),
+    Refused(Box<ClientError>),
 }
 
-/// One client's place in the queue; made once per client and used again for every wait.
-#[derive(Debug, Default)]
+/// One client's place in the queue; made once per client and used again for every wait. Small, since every client that does
+/// nothing has one.
+#[derive(Default)]
 pub struct Ticket {
-    granted: RefCell<Option<Grant>>,
-    waker: RefCell<Option<Waker>>,
+    place: Cell<Place>,
+    /// Who waits, for the log; 0 if that is not known.
+    client: u64,
     /// The client waits for its greeting, not with a query.
     pub login: Cell<bool>,
-    /// Who waits, for the log.
-    client: Option<ConnId>,
+}
+
+/// What is at a place in the queue.
+#[derive(Debug, Default)]
+enum Place {
+    #[default]
+    Nothing,
+    /// Somebody who looks as soon as this is woken.
+    Waiting(Waker),
+    /// What nobody has taken yet.
+    Granted(Grant),
 }
 
 impl Ticket {
     /// The place of this client.
     pub fn of(client: ConnId) -> Ticket {
         Ticket {
-            client: Some(client),
+            client: client.0,
             ..Ticket::default()
         }
     }
 
     /// Who waits, if that is known.
     pub fn client(&self) -> Option<ConnId> {
-        self.client
+        (self.client != 0).then_some(ConnId(self.client))
     }
 
     /// Leaves something for the client and wakes it.
     pub fn give(&self, grant: Grant) {
-        self.granted.replace(Some(grant));
-        if let Some(waker) = self.waker.take() {
+        if let Place::Waiting(waker) = self.place.replace(Place::Granted(grant)) {
             waker.wake();
         }
     }
 
     /// What has been left, if anything; otherwise `waker` is woken when it is.
     pub fn take(&self, waker: &Waker) -> Option<Grant> {
-        let granted = self.granted.take();
-        if granted.is_none() {
-            self.waker.replace(Some(waker.clone()));
+        match self.place.take() {
+            Place::Granted(grant) => return Some(grant),
+            Place::Waiting(known) if known.will_wake(waker) => {
+                self.place.set(Place::Waiting(known))
+            }
+            _ => self.place.set(Place::Waiting(waker.clone())),
         }
-        granted
+        None
     }
 }
 
@@ -63,5 +77,11 @@ impl Ticket {
 impl PartialEq for Ticket {
     fn eq(&self, other: &Ticket) -> bool {
         std::ptr::eq(self, other)
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ticket({})", ConnId(self.client))
     }
 }

@@ -148,6 +148,10 @@ pub struct Server {
     pub held: Vec<u8>,
     /// Bytes for the server that its socket would not take.
     pub backlog: Backlog,
+    /// Bytes of a reply that has no end yet; from the start again when the server pauses.
+    streamed: usize,
+    /// What it says may gather before it is read.
+    gathers: bool,
     /// What is shown of it.
     pub card: Rc<ServerCard>,
 }
@@ -202,6 +206,9 @@ pub enum Outcome {
     Failed(Vec<u8>),
 }
 
+/// A reply that has become this long without an end is a large one: what follows may gather before it is passed on.
+pub const LARGE_REPLY_LEN: usize = 128 << 10;
+
 /// The largest message that is read in answer to a query of the pooler's own.
 const COMMAND_REPLY_LEN_MAX: u32 = 1 << 20;
 
@@ -234,8 +241,28 @@ impl Server {
             epoch,
             held: Vec::new(),
             backlog: Backlog::new(),
+            streamed: 0,
+            gathers: false,
             card,
         }
+    }
+
+    /// So many bytes of a reply have come; `ended` if it has nothing more to say now. PostgreSQL sends a large result in pieces of
+    /// 8 kB: to be woken for each costs more than to pass them on, so they may gather until it ends or pauses.
+    ///
+    /// # Errors
+    /// The connection is of no use any more.
+    #[inline]
+    pub fn note_streamed(&mut self, received: usize, ended: bool) -> io::Result<()> {
+        self.streamed = if ended { 0 } else { self.streamed + received };
+        if self.streamed < LARGE_REPLY_LEN && !self.gathers {
+            return Ok(());
+        }
+        if self.gathers && !self.stream.is_lazy() {
+            self.streamed = 0; // it has paused
+        }
+        self.gathers = self.streamed >= LARGE_REPLY_LEN;
+        self.stream.set_lazy(self.gathers)
     }
 
     /// Takes the connection off its worker. It must be settled.
@@ -271,7 +298,15 @@ impl Server {
 
     /// Deals with what the server said while it was at rest: changed parameters are noted, notices and notifications dropped. No
     /// system call if it said nothing. An error means that it can't be used.
+    #[inline]
     pub fn absorb(&mut self, space: &ParamSpace) -> Result<(), ServerLost> {
+        if self.stream.is_silent() {
+            return Ok(());
+        }
+        self.absorb_input(space)
+    }
+
+    fn absorb_input(&mut self, space: &ParamSpace) -> Result<(), ServerLost> {
         let mut cx = Context::from_waker(Waker::noop());
         loop {
             match self.stream.poll_readable(&mut cx) {

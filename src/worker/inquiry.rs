@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::Worker;
+use super::client::Entry;
 use super::mail::Inquiry;
-use super::{Entry, Worker};
 use crate::auth::User;
 use crate::auth::inquiry::{Answer, Fault};
 use crate::client::card::{ClientCard, ClientState, Order};
@@ -42,8 +43,8 @@ impl Worker {
             .interner
             .borrow_mut()
             .intern(ParamSet::default());
-        let card = Rc::new(ClientCard::new(inquiry.client, inquiry.limits, params));
-        let entry = Entry::new(&self.roster, &card, &shard, inquiry.seat, Box::new(()));
+        let card = self.card(inquiry.client, inquiry.limits, params);
+        let entry = Entry::new(self, &card, &shard, inquiry.seat, None);
         let asking = Asking {
             card,
             shard,
@@ -51,14 +52,14 @@ impl Worker {
             name: inquiry.name,
         };
         let (mut reply, shutting_down) = (inquiry.reply, self.sessions.shutting_down.get());
-        tokio::task::spawn_local(async move {
+        (self.around.spawn)(Box::pin(async move {
             let found = asking.run(&mut reply, shutting_down).await;
             // First: as soon as it is answered, the client may be in the roster of a worker as a session.
             drop(entry);
             if let Some(found) = found {
                 let _ = reply.send(found);
             }
-        });
+        }));
     }
 }
 
@@ -279,7 +280,7 @@ impl Place {
         });
         match granted.await {
             Grant::Server(lease) => Ok(lease),
-            Grant::Refused(error) => Err(error),
+            Grant::Refused(error) => Err(*error),
         }
     }
 }

@@ -8,9 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::inquiry::Found;
 use super::report::{PoolRow, SocketRow};
+use crate::client::admission::Presence;
 use crate::client::card::CardFacts;
 use crate::client::forward::Rules;
 use crate::client::greeting::Greeting;
+use crate::client::login::Replication;
 use crate::config::{ClientLimits, PoolSettings};
 use crate::error::ClientError;
 use crate::net::dial::Target;
@@ -60,8 +62,8 @@ pub struct Newcomer {
     pub connect_time: SystemTime,
     /// `TLSv1.3/…`
     pub tls: Option<&'static str>,
-    /// `none`, `logical` or `physical`.
-    pub replication: &'static str,
+    /// Whether it replicates.
+    pub replication: Replication,
     /// Tracked parameters that it gave.
     pub params: ParamSet,
     /// Its pool.
@@ -77,7 +79,7 @@ pub struct Newcomer {
     /// How it will be greeted.
     pub greeting: Greeting,
     /// What is given back when it has gone: its places in the counts, its cancel key.
-    pub guards: Box<dyn std::any::Any + Send>,
+    pub presence: Presence,
     /// Its place on the worker.
     pub seat: Seat,
 }

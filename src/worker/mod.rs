@@ -3,6 +3,8 @@
 //! Nothing in a worker is locked. A client becomes a session here, or is only asked about ([`inquiry`]). It is told things by [`mail`], looks at the clock in [`Worker::tick`], and tells about itself in
 //! rows ([`report`]). What workers share is the budget of `pool`, and nothing else.
 
+mod client;
+pub mod executor;
 pub mod inquiry;
 pub mod mail;
 pub mod report;
@@ -16,21 +18,23 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 use crate::client::card::{CardFacts, ClientCard, Order};
-use crate::client::farewell::{close, farewell};
+use crate::client::login::Replication;
+use crate::client::profile::Profiles;
 use crate::client::session::{self, Ending, Parts, Scratch, Session};
-use crate::config::PoolSettings;
+use crate::config::{ClientLimits, PoolSettings};
 use crate::error::ClientError;
-use crate::pool::budget::{Denied, PoolShare, Seat};
+use crate::pool::budget::{Denied, PoolShare};
 use crate::pool::core::Reason;
 use crate::pool::recipe::{Blueprint, Recipe};
 use crate::pool::shard::{self, EVICTED_FOR_POOL_SIZE, PoolMail, Post, Shard};
 use crate::server::conn::ParamSpace;
-use crate::server::params::{Interner, Tracked};
+use crate::server::params::{Interner, ParamSet, Tracked};
 use crate::server::prepared::StatementCache;
 use crate::types::{ConnId, PoolKey, WorkerId};
+use client::{Entry, Roster, Service};
+use executor::{Executor, Spawner};
 use mail::{
     CancelAim, CancelAnswer, CancelGuard, Control, Mail, Newcomer, Scope, in_scope, pool_of,
 };
@@ -59,74 +63,52 @@ pub struct Outfit {
 }
 
 /// Runs a worker on this thread until it is told to stop.
+///
+/// # Errors
+/// The system has no descriptors for it, or its reactor fails.
 pub fn run(outfit: Outfit, mail: mpsc::UnboundedReceiver<Mail>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let local = LocalSet::new();
-    let worker = Worker::new(outfit);
-    runtime.block_on(local.run_until(worker.serve(mail)));
-    Ok(())
+    // Timeouts are rare here, and kept by the login runtime.
+    let timers = outfit.logins.clone();
+    let _timers = timers.enter();
+    let mut executor = Executor::enter()?;
+    let worker = Worker::new(outfit, executor.spawner());
+    let stopped = Rc::new(Cell::new(false));
+    let (serving, stop) = (worker.clone(), stopped.clone());
+    executor.spawner().spawn(Box::pin(async move {
+        serving.serve(mail).await;
+        stop.set(true);
+    }));
+    let mut next_tick = Instant::now() + TICK;
+    executor.run(|| {
+        let now = Instant::now();
+        if now >= next_tick {
+            worker.tick(now);
+            next_tick = now + TICK;
+        }
+        (!stopped.get()).then(|| next_tick.saturating_duration_since(now))
+    })
 }
 
 struct Worker {
     around: Rc<shard::Surroundings>,
     sessions: Rc<session::Surroundings>,
     shards: RefCell<HashMap<PoolKey, Rc<Shard>>>,
-    roster: Roster,
+    roster: Rc<RefCell<Roster>>,
+    /// What the clients have in common.
+    profiles: RefCell<Profiles>,
     blueprint: RefCell<Arc<Blueprint>>,
     /// Databases paused one by one; `None` stands for all.
     paused: RefCell<Vec<Scope>>,
     ticks: Cell<u32>,
 }
 
-/// The clients of a worker, and the pool of each.
-type Roster = Rc<RefCell<HashMap<ConnId, (Rc<ClientCard>, Rc<Shard>)>>>;
-
-/// A client's entry in the roster, from [`Entry::new`] on; takes itself out.
-struct Entry {
-    roster: Roster,
-    id: ConnId,
-    shard: Rc<Shard>,
-    _seat: Seat,
-    _guards: Box<dyn std::any::Any + Send>,
-}
-
-impl Entry {
-    fn new(
-        roster: &Roster,
-        card: &Rc<ClientCard>,
-        shard: &Rc<Shard>,
-        seat: Seat,
-        guards: Box<dyn std::any::Any + Send>,
-    ) -> Entry {
-        shard.clients.set(shard.clients.get() + 1);
-        let listed = (card.clone(), shard.clone());
-        roster.borrow_mut().insert(card.id, listed);
-        Entry {
-            roster: roster.clone(),
-            id: card.id,
-            shard: shard.clone(),
-            _seat: seat,
-            _guards: guards,
-        }
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.roster.borrow_mut().remove(&self.id);
-        self.shard.clients.set(self.shard.clients.get() - 1);
-    }
-}
-
 impl Worker {
-    fn new(outfit: Outfit) -> Rc<Worker> {
+    fn new(outfit: Outfit, spawner: Spawner) -> Rc<Worker> {
         let space = Rc::new(ParamSpace {
             tracked: outfit.tracked,
             interner: RefCell::new(Interner::default()),
         });
-        let roster = Roster::default();
+        let roster = Rc::new(RefCell::new(Roster::default()));
         let (known, listen_port) = (roster.clone(), outfit.blueprint.config.settings.listen_port);
         let who = move |client: ConnId| {
             let roster = known.borrow();
@@ -135,6 +117,7 @@ impl Worker {
         Rc::new(Worker {
             around: Rc::new(shard::Surroundings {
                 who: Box::new(who),
+                spawn: Box::new(move |work| spawner.spawn(work)),
                 worker: outfit.id,
                 workers: outfit.workers,
                 post: outfit.post,
@@ -149,6 +132,7 @@ impl Worker {
             }),
             shards: RefCell::default(),
             roster,
+            profiles: RefCell::default(),
             blueprint: RefCell::new(outfit.blueprint),
             paused: RefCell::default(),
             ticks: Cell::new(0),
@@ -156,16 +140,11 @@ impl Worker {
     }
 
     async fn serve(self: Rc<Self>, mut mail: mpsc::UnboundedReceiver<Mail>) {
-        let mut ticker = tokio::time::interval(TICK);
-        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                message = mail.recv() => match message {
-                    None | Some(Mail::Control(Control::Stop)) => return,
-                    Some(message) => self.receive(message),
-                },
-                _ = ticker.tick() => self.tick(Instant::now()),
+        while let Some(message) = mail.recv().await {
+            if matches!(message, Mail::Control(Control::Stop)) {
+                return;
             }
+            self.receive(message);
         }
     }
 
@@ -236,11 +215,11 @@ impl Worker {
             .interner
             .borrow_mut()
             .intern(newcomer.params);
-        let card = Rc::new(ClientCard::new(facts, newcomer.limits, params.clone()));
-        let entry = Entry::new(&self.roster, &card, &shard, newcomer.seat, newcomer.guards);
+        let card = self.card(facts, newcomer.limits, params.clone());
+        let entry = Entry::new(self, &card, &shard, newcomer.seat, Some(newcomer.presence));
         let session = Session::new(Parts {
             stream,
-            card: card.clone(),
+            card,
             shard,
             around: self.sessions.clone(),
             rules: newcomer.rules,
@@ -248,18 +227,12 @@ impl Worker {
             leftover: newcomer.leftover,
             greeting: newcomer.greeting,
         });
-        let worker = self.clone();
-        tokio::task::spawn_local(async move {
-            let ending = session.run().await;
-            worker.take_leave(&card, &ending);
-            drop(entry);
-            let Some(stream) = ending.stream else { return };
-            if ending.is_over {
-                close(stream);
-            } else {
-                Box::pin(farewell(stream, &ending.farewell)).await;
-            }
-        });
+        (self.around.spawn)(Box::pin(Service::Serving { session, entry }));
+    }
+
+    fn card(&self, facts: CardFacts, limits: ClientLimits, params: Rc<ParamSet>) -> Rc<ClientCard> {
+        let profiles = &mut *self.profiles.borrow_mut();
+        Rc::new(ClientCard::new(facts, limits, params, profiles))
     }
 
     /// Logs the end of a client, before the client can see it.
@@ -281,8 +254,7 @@ impl Worker {
         let Some((card, shard)) = self.roster.borrow().get(&client).cloned() else {
             return CancelAnswer::Nothing;
         };
-        let linked = card.linked.borrow().clone();
-        let Some(server) = linked.filter(|server| server.running.get()) else {
+        let Some(server) = card.linked.get().filter(|server| server.running.get()) else {
             return CancelAnswer::Nothing;
         };
         let (share, settings, recipe) = (shard.share(), shard.settings(), shard.recipe());
@@ -374,6 +346,7 @@ impl Worker {
         self.ticks.set(self.ticks.get().wrapping_add(1));
         if self.ticks.get().is_multiple_of(TICKS_PER_SWEEP) {
             self.sessions.space.interner.borrow_mut().sweep();
+            self.profiles.borrow_mut().sweep();
         }
     }
 
@@ -397,8 +370,7 @@ impl Worker {
     fn fast_close(&self, card: &ClientCard) {
         let closing = card
             .linked
-            .borrow()
-            .as_ref()
+            .get()
             .is_some_and(|server| server.close_needed.get());
         if closing && card.xact_start.get().is_none() {
             card.tell(Order::Disconnect(ClientError::new(Reason::Stale.text())));
@@ -466,10 +438,12 @@ impl Worker {
                 self.renew(&shard, now);
             }
         }
+        let profiles = &mut *self.profiles.borrow_mut();
         for (card, _) in self.roster.borrow().values() {
-            if let Some(database) = blueprint.config.database(&card.database) {
-                card.limits
-                    .set(blueprint.config.client_limits(&database, &card.user));
+            let profile = card.profile();
+            if let Some(database) = blueprint.config.database(&profile.database) {
+                let limits = blueprint.config.client_limits(&database, &profile.user);
+                card.set_limits(limits, profiles);
             }
         }
     }
@@ -479,7 +453,9 @@ impl Worker {
     fn renew(&self, shard: &Rc<Shard>, now: Instant) {
         shard.renew(now);
         for (card, of) in self.roster.borrow().values() {
-            if Rc::ptr_eq(of, shard) && card.replication != "none" && card.linked.borrow().is_some()
+            if Rc::ptr_eq(of, shard)
+                && card.replication != Replication::None
+                && card.linked.is_some()
             {
                 card.tell(Order::Disconnect(ClientError::new(Reason::Stale.text())));
             }
@@ -501,7 +477,7 @@ impl Worker {
     fn kill(&self, scope: &Scope, error: &ClientError) {
         for (card, shard) in self.roster.borrow().values() {
             // A login may use another database than its own: the one that auth_query asks.
-            if in_scope(scope, &card.database) || in_scope(scope, &shard.key().database) {
+            if in_scope(scope, &card.profile().database) || in_scope(scope, &shard.key().database) {
                 card.tell(Order::Disconnect(error.clone()));
             }
         }

@@ -68,7 +68,7 @@ impl Worker {
     fn replication_of(&self, client: Option<ConnId>) -> &'static str {
         let roster = self.roster.borrow();
         let client = client.and_then(|client| roster.get(&client));
-        client.map_or("none", |(client, _)| client.replication)
+        client.map_or("none", |(client, _)| client.replication.word())
     }
 }
 
@@ -130,16 +130,17 @@ fn client_row(card: &ClientCard, listen_port: u16, space: &ParamSpace, now: Inst
         ClientState::Idle => "idle",
         ClientState::Active | ClientState::Inquiring => "active",
     };
+    let profile = card.profile();
     SocketRow {
-        user: card.user.clone(),
-        database: card.database.clone(),
-        replication: card.replication,
+        user: profile.user.clone(),
+        database: profile.database.clone(),
+        replication: card.replication.word(),
         state,
         request_time: wall_clock(card.request_time.get(), now),
         wait: card.query_wait(now).unwrap_or_default(),
-        link: card.linked.borrow().as_ref().map(|server| server.id.ptr()),
-        tls: card.tls.unwrap_or_default().to_owned(),
-        application_name: application_name(&card.params.borrow(), space),
+        link: card.linked.get().map(|server| server.id.ptr()),
+        tls: profile.tls.unwrap_or_default().to_owned(),
+        application_name: application_name(&card.params(), space),
         prepared_statements: card.prepared.get() as u64,
         held: match card.state.get() {
             ClientState::Login | ClientState::Waiting => card.held.get() as u64,
@@ -149,8 +150,8 @@ fn client_row(card: &ClientCard, listen_port: u16, space: &ParamSpace, now: Inst
         ..SocketRow::of_client(
             card.id,
             card.connect_time,
-            card.peer,
-            card.local,
+            card.peer(),
+            profile.local,
             listen_port,
         )
     }

@@ -19,6 +19,15 @@ pub enum Replication {
 }
 
 impl Replication {
+    /// `none`, `logical` or `physical`, as SHOW has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Replication::None => "none",
+            Replication::Logical => "logical",
+            Replication::Physical => "physical",
+        }
+    }
+
     /// From the parameter's value; anything that is no true word means an ordinary client.
     fn parse(value: Option<&[u8]>) -> Replication {
         match value {

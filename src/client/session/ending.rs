@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{End, Session, State};
 use crate::client::deliver::ServerFault;
+use crate::client::login::Replication;
 use crate::config::PoolMode;
 use crate::error::ClientError;
 use crate::net::stream::Stream;
@@ -38,7 +39,7 @@ impl Session {
     }
 
     /// Takes the session apart: the server gets its verdict, the queue place is left; what remains is to be told to the client.
-    pub(super) fn end(mut self, end: End) -> Ending {
+    pub fn end(mut self, end: End) -> Ending {
         let now = Instant::now();
         self.card.end_waiting(now);
         let mut mid_message = false;
@@ -52,7 +53,7 @@ impl Session {
             State::Listing(work) => drop(work),
             _ => {}
         }
-        self.card.linked.replace(None);
+        self.card.linked.set(None);
         let mut farewell = self.backlog.as_slice().to_vec();
         let told = match &end {
             End::Told(error) if !mid_message => Some(error.clone()),
@@ -86,7 +87,7 @@ impl Session {
 
     /// Verdict over the server of a client that ends.
     fn part(&mut self, lease: Lease, end: &End, now: Instant) {
-        if self.card.replication != "none" {
+        if self.card.replication != Replication::None {
             return lease.close("replication client was closed");
         }
         if let End::Told(error) = end

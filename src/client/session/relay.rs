@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::{AHEAD_MAX, End, Flow, Scratch, Session, State, write_or_keep};
 use crate::client::deliver::{self, Deliver};
 use crate::client::forward::{Forward, Stop};
+use crate::client::login::Replication;
 use crate::client::statements::Counts;
 use crate::config::PoolMode;
 use crate::error::ClientError;
@@ -94,8 +95,15 @@ impl Session {
             return Err(self.refuse_transaction());
         }
         self.write(cx, bytes)?;
+        if let State::Attached(lease) = &mut self.state
+            && lease
+                .note_streamed(input.len(), findings.ready.is_some())
+                .is_err()
+        {
+            return Err(self.server_lost("server conn crashed?"));
+        }
         if !Rc::ptr_eq(&params, &self.params) {
-            self.card.params.replace(self.params.clone());
+            self.card.set_params(self.params.clone());
             if let State::Attached(lease) = &self.state {
                 lease.update_card();
             }
@@ -141,7 +149,7 @@ impl Session {
     /// The server is free: unless the client keeps it, it goes home.
     fn release(&mut self, now: Instant) {
         let settings = self.shard.settings();
-        if settings.pool_mode == PoolMode::Session || self.card.replication != "none" {
+        if settings.pool_mode == PoolMode::Session || self.card.replication != Replication::None {
             return;
         }
         let State::Attached(lease) = std::mem::replace(&mut self.state, State::Idle) else {
@@ -156,7 +164,7 @@ impl Session {
     }
 
     pub(super) fn unlink(&mut self) {
-        self.card.linked.replace(None);
+        self.card.linked.set(None);
         self.card.status.set(TxStatus::Idle);
     }
 
@@ -267,7 +275,7 @@ impl Session {
         let State::Attached(lease) = &mut self.state else {
             return Ok(());
         };
-        self.card.prepared.set(self.statements.names.len());
+        self.card.prepared.set(self.statements.names.len() as u32);
         if lease.link.events.is_empty() || !lease.link.from_server.at_boundary() {
             return Ok(());
         }

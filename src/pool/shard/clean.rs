@@ -61,7 +61,7 @@ impl Shard {
             shard: self.clone(),
             pooled: Some(pooled),
         };
-        tokio::task::spawn_local(async move {
+        (self.around.spawn)(Box::pin(async move {
             let Some(pooled) = under_test.pooled.as_mut() else {
                 return;
             };
@@ -69,7 +69,7 @@ impl Shard {
             if let Some(pooled) = under_test.pooled.take() {
                 under_test.shard.tested(pooled, fault, purpose);
             }
-        });
+        }));
     }
 
     fn tested(self: &Rc<Self>, pooled: Box<Pooled>, fault: Option<String>, purpose: Purpose) {

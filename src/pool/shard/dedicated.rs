@@ -96,7 +96,9 @@ impl Shard {
         let mut waiting = self.dedicated.borrow_mut();
         waiting.retain(|_, dedicated| {
             if dedicated.wish.is_some() {
-                dedicated.ticket.give(Grant::Refused(error.clone()));
+                dedicated
+                    .ticket
+                    .give(Grant::Refused(Box::new(error.clone())));
             }
             dedicated.wish.is_none()
         });
@@ -131,7 +133,7 @@ impl Shard {
             Ok(fresh) => fresh,
             Err(error) => {
                 self.dedicated.borrow_mut().remove(&client);
-                return ticket.give(Grant::Refused(error.client_error()));
+                return ticket.give(Grant::Refused(Box::new(error.client_error())));
             }
         };
         self.share.attempt_succeeded();
@@ -147,7 +149,10 @@ impl Shard {
                 let lease = Lease::new(pooled, self.clone(), Wear::Worn);
                 ticket.give(Grant::Server(lease));
             }
-            None => ticket.give(Grant::Refused(ClientError::new("server conn crashed?"))),
+            None => {
+                let error = ClientError::new("server conn crashed?");
+                ticket.give(Grant::Refused(Box::new(error)));
+            }
         }
     }
 

@@ -186,6 +186,7 @@ impl House {
         let desk = |worker| Desk {
             around: Rc::new(Surroundings {
                 who: Box::new(|_| None),
+                spawn: Box::new(|work| drop(tokio::task::spawn_local(work))),
                 worker,
                 workers,
                 post: post.clone(),
@@ -370,7 +371,7 @@ impl Client {
                 self.waits = false;
                 match grant {
                     Grant::Server(lease) => self.lease = Some(lease),
-                    Grant::Refused(error) => self.refused = Some(error),
+                    Grant::Refused(error) => self.refused = Some(*error),
                 }
             }
         }

@@ -1,0 +1,462 @@
+//! A worker's reactor: which of its sockets may be read or written, and whom to wake when that changes.
+//!
+//! Workers have one of their own because the query path asks it several times per query, and tokio's has to be fit for any thread:
+//! here a look is a thread-local one, without a lock or an atomic. Readiness is edge-triggered, so no query costs a call to epoll. The
+//! sockets are [`LocalSocket`]s, the bottom of a worker's [`Stream`](super::stream::Stream)s; who polls them is
+//! [`worker::executor`](crate::worker::executor)'s business.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Token};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use slab::Slab;
+
+use super::socket::StdSocket;
+
+/// How many events are taken at once.
+const EVENTS_MAX: usize = 1024;
+/// How many reads and writes one task may do in a turn before others get theirs: a peer that never rests shall not have the worker
+/// to itself.
+pub const OPERATIONS_PER_TURN: u32 = 128;
+/// Stands for the worker's waker among the events.
+const WAKE: Token = Token(usize::MAX);
+/// Stands for the end of [`NAP`].
+const NAP_OVER: Token = Token(usize::MAX - 1);
+/// How long a lazy reader lets input gather: a server that sends a large result does it 8 kB at a time, and to be woken for each costs
+/// more than to pass them on.
+pub const NAP: Duration = Duration::from_micros(200);
+
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// Readable, as far as is known.
+const READ: u8 = 1;
+/// Writable, as far as is known.
+const WRITE: u8 = 2;
+/// The peer has closed its side, or the connection is broken: reading will tell.
+const CLOSED: u8 = 4;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Slots>> = const { RefCell::new(None) };
+}
+
+/// What is known of the sockets of this thread.
+struct Slots {
+    slots: Slab<Slot>,
+    registry: mio::Registry,
+    /// Runs while somebody naps.
+    nap: TimerFd,
+    /// Who is to be woken when it is over.
+    napping: Vec<usize>,
+    /// Operations that the task whose turn it is may still do.
+    budget: u32,
+}
+
+/// When a socket's input is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looks {
+    /// When the kernel reports some.
+    AtOnce,
+    /// When the nap is over; the kernel reports none.
+    Later,
+    /// Now: the nap is over. If there was nothing, then at once again.
+    Now,
+}
+
+struct Slot {
+    ready: u8,
+    looks: Looks,
+    /// The task that uses the socket. A socket is used by one task at a time.
+    waker: Option<Waker>,
+}
+
+/// The reactor of this thread; as long as it lives, streams that are attached here belong to it.
+pub struct Reactor {
+    poll: mio::Poll,
+    events: Events,
+}
+
+impl Reactor {
+    /// Makes this thread one with a reactor, and a waker that interrupts [`Reactor::wait`].
+    ///
+    /// # Errors
+    /// No descriptors are left; `AlreadyExists` if the thread has a reactor.
+    pub fn enter() -> io::Result<(Reactor, Arc<mio::Waker>)> {
+        let poll = mio::Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
+        let registry = poll.registry().try_clone()?;
+        let nap = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
+        let timer = nap.as_fd().as_raw_fd();
+        registry.register(&mut SourceFd(&timer), NAP_OVER, Interest::READABLE)?;
+        CURRENT.with_borrow_mut(|current| {
+            if current.is_some() {
+                return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+            }
+            *current = Some(Slots {
+                slots: Slab::new(),
+                registry,
+                nap,
+                napping: Vec::new(),
+                budget: OPERATIONS_PER_TURN,
+            });
+            Ok(())
+        })?;
+        let events = Events::with_capacity(EVENTS_MAX);
+        Ok((Reactor { poll, events }, waker))
+    }
+
+    /// Waits until something happens to a socket, the waker is used, or `timeout` is over; then wakes whom it concerns.
+    ///
+    /// # Errors
+    /// The system's; being interrupted by a signal is none.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            done => done?,
+        }
+        CURRENT.with_borrow_mut(|current| {
+            let Some(current) = current else { return };
+            for event in &self.events {
+                if event.token() == NAP_OVER {
+                    current.wake_napping();
+                }
+                // An event of a socket that was closed since may hit its successor: one look too many.
+                if let Some(slot) = current.slots.get_mut(event.token().0) {
+                    slot.ready |= readiness(event);
+                    if let Some(waker) = &slot.waker {
+                        waker.wake_by_ref();
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Another task's turn begins.
+    pub fn begin_turn() {
+        CURRENT.with_borrow_mut(|current| {
+            if let Some(current) = current {
+                current.budget = OPERATIONS_PER_TURN;
+            }
+        });
+    }
+}
+
+/// Sockets that are left belong to nobody.
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        CURRENT.set(None);
+    }
+}
+
+impl Slots {
+    fn wake_napping(&mut self) {
+        for slot in self.napping.drain(..) {
+            // A place may have changed hands: one look too many.
+            if let Some(slot) = self.slots.get_mut(slot) {
+                slot.ready |= READ;
+                if slot.looks == Looks::Later {
+                    slot.looks = Looks::Now;
+                }
+                if let Some(waker) = &slot.waker {
+                    waker.wake_by_ref();
+                }
+            }
+        }
+    }
+
+    /// The input of this socket, which was just read empty, is looked at after a while.
+    fn nap(&mut self, place: usize) {
+        let began = if self.napping.is_empty() {
+            let once = Expiration::OneShot(TimeSpec::from_duration(NAP));
+            self.nap.set(once, TimerSetTimeFlags::empty())
+        } else {
+            Ok(())
+        };
+        let Some(slot) = self.slots.get_mut(place) else {
+            return;
+        };
+        if began.is_ok() {
+            self.napping.push(place);
+            slot.looks = Looks::Later;
+        } else {
+            slot.ready |= READ; // without a timer: now
+        }
+    }
+}
+
+fn readiness(event: &mio::event::Event) -> u8 {
+    let mut ready = 0;
+    if event.is_readable() {
+        ready |= READ;
+    }
+    if event.is_writable() {
+        ready |= WRITE;
+    }
+    if event.is_read_closed() || event.is_error() {
+        ready |= CLOSED;
+    }
+    if event.is_write_closed() || event.is_error() {
+        ready |= WRITE; // the attempt tells what is wrong
+    }
+    ready
+}
+
+/// Is this thread one with a reactor?
+pub(super) fn is_here() -> bool {
+    CURRENT.with_borrow(Option::is_some)
+}
+
+/// A non-blocking socket that this thread's reactor watches. On any other thread it refuses to do anything.
+#[derive(Debug)]
+pub(super) struct LocalSocket {
+    /// Absent only while it is taken apart.
+    socket: Option<StdSocket>,
+    slot: usize,
+}
+
+impl LocalSocket {
+    /// Has this thread's reactor watch `socket`. What waits in it already is reported anew.
+    ///
+    /// # Errors
+    /// There is no reactor here, or it can't watch more.
+    pub(super) fn attach(socket: StdSocket) -> io::Result<LocalSocket> {
+        let slot = with_slots(|current| {
+            let entry = current.slots.vacant_entry();
+            let slot = entry.key();
+            let fd = socket.as_fd().as_raw_fd();
+            current
+                .registry
+                .register(&mut SourceFd(&fd), Token(slot), BOTH)?;
+            entry.insert(Slot {
+                ready: WRITE,
+                looks: Looks::AtOnce,
+                waker: None,
+            });
+            Ok(slot)
+        })?;
+        Ok(LocalSocket {
+            socket: Some(socket),
+            slot,
+        })
+    }
+
+    /// Takes it away from the reactor.
+    ///
+    /// # Errors
+    /// The system's; the socket is closed then.
+    pub(super) fn detach(mut self) -> io::Result<StdSocket> {
+        let socket = self.socket.take().ok_or(io::ErrorKind::NotConnected)?;
+        let fd = socket.as_fd().as_raw_fd();
+        with_slots(|current| {
+            current.slots.try_remove(self.slot);
+            current.registry.deregister(&mut SourceFd(&fd))
+        })?;
+        Ok(socket)
+    }
+
+    pub(super) fn socket(&self) -> io::Result<&StdSocket> {
+        self.socket
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Nothing has been heard of it since it was last read empty.
+    #[inline]
+    pub(super) fn is_silent(&self) -> bool {
+        CURRENT.with_borrow(|current| {
+            let slot = current
+                .as_ref()
+                .and_then(|current| current.slots.get(self.slot));
+            slot.is_some_and(|slot| {
+                slot.ready & (READ | CLOSED) == 0 && slot.looks == Looks::AtOnce
+            })
+        })
+    }
+
+    /// From now on input may gather for up to [`NAP`] before it is looked at, until there is none at such a look, or this is taken
+    /// back. To be said when it has just been read empty. Costs a system call when it begins and one when it ends.
+    ///
+    /// # Errors
+    /// The system's; the socket is of no use then.
+    pub(super) fn set_lazy(&self, lazy: bool) -> io::Result<()> {
+        with_slots(|current| {
+            let Some(slot) = current.slots.get(self.slot) else {
+                return Err(elsewhere());
+            };
+            if (slot.looks != Looks::AtOnce) == lazy {
+                return Ok(());
+            }
+            if lazy {
+                self.watch_for(current, Interest::WRITABLE)?;
+                current.nap(self.slot);
+                Ok(())
+            } else {
+                self.look_at_once(current)
+            }
+        })
+    }
+
+    /// Input gathers before it is looked at.
+    pub(super) fn is_lazy(&self) -> bool {
+        CURRENT.with_borrow(|current| {
+            let slot = current
+                .as_ref()
+                .and_then(|current| current.slots.get(self.slot));
+            slot.is_some_and(|slot| slot.looks != Looks::AtOnce)
+        })
+    }
+
+    fn look_at_once(&self, current: &mut Slots) -> io::Result<()> {
+        if let Some(slot) = current.slots.get_mut(self.slot) {
+            slot.looks = Looks::AtOnce;
+        }
+        self.watch_for(current, BOTH)
+    }
+
+    /// What has happened already is reported anew.
+    fn watch_for(&self, current: &Slots, interest: Interest) -> io::Result<()> {
+        let fd = self.socket()?.as_fd().as_raw_fd();
+        let token = Token(self.slot);
+        current
+            .registry
+            .reregister(&mut SourceFd(&fd), token, interest)
+    }
+
+    #[inline]
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let room = buf.len();
+        self.poll_ready(cx, READ | CLOSED, |fd| {
+            let count = rustix::net::recv(fd, &mut *buf, RecvFlags::empty())?.0;
+            // Fewer bytes than would have fitted: the kernel has no more, and reports the next. (The end is reported for ever.)
+            let forget = if 0 < count && count < room { READ } else { 0 };
+            Ok((count, forget))
+        })
+    }
+
+    /// Looks at the next byte without taking it: `None` at the end of the stream.
+    pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
+        self.poll_ready(cx, READ | CLOSED, |fd| {
+            let mut byte = [0];
+            let count = rustix::net::recv(fd, &mut byte, RecvFlags::PEEK)?.0;
+            Ok(((count > 0).then_some(byte[0]), 0))
+        })
+    }
+
+    #[inline]
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_ready(cx, WRITE, |fd| {
+            let count = rustix::net::send(fd, buf, SendFlags::NOSIGNAL)?;
+            let forget = if count < buf.len() { WRITE } else { 0 };
+            Ok((count, forget))
+        })
+    }
+
+    pub(super) fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_ready(cx, WRITE, |fd| Ok((rustix::io::writev(fd, bufs)?, 0)))
+    }
+
+    /// Tries `attempt` while the socket may be ready for it; its second result is the readiness that is used up with it. Otherwise
+    /// the task is woken when something has changed.
+    #[inline]
+    fn poll_ready<T>(
+        &self,
+        cx: &mut Context<'_>,
+        wanted: u8,
+        mut attempt: impl FnMut(BorrowedFd<'_>) -> Result<(T, u8), Errno>,
+    ) -> Poll<io::Result<T>> {
+        let tried = with_slots(|current| {
+            loop {
+                let Some(slot) = current.slots.get_mut(self.slot) else {
+                    return Err(elsewhere());
+                };
+                if slot.ready & wanted == 0 {
+                    slot.watch(cx.waker());
+                    if slot.looks == Looks::Now && wanted & READ != 0 {
+                        self.look_at_once(current)?;
+                    }
+                    return Ok(None);
+                }
+                if current.budget == 0 {
+                    cx.waker().wake_by_ref();
+                    return Ok(None);
+                }
+                current.budget -= 1;
+                match attempt(self.socket()?.as_fd()) {
+                    Ok((done, forget)) => {
+                        slot.ready &= !forget;
+                        if slot.looks == Looks::Now && forget & READ != 0 {
+                            current.nap(self.slot);
+                        }
+                        return Ok(Some(done));
+                    }
+                    Err(Errno::WOULDBLOCK) => slot.ready &= !wanted,
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        });
+        match tried {
+            Ok(Some(done)) => Poll::Ready(Ok(done)),
+            Ok(None) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+/// Closing a descriptor takes it away from epoll as well.
+impl Drop for LocalSocket {
+    fn drop(&mut self) {
+        if self.socket.is_some() {
+            // No reactor here any more: nothing to tell.
+            let _ = with_slots(|current| {
+                current.slots.try_remove(self.slot);
+                Ok(())
+            });
+        }
+    }
+}
+
+impl Slot {
+    #[inline]
+    fn watch(&mut self, waker: &Waker) {
+        match &mut self.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+}
+
+#[inline]
+fn with_slots<T>(work: impl FnOnce(&mut Slots) -> io::Result<T>) -> io::Result<T> {
+    CURRENT.with_borrow_mut(|current| match current {
+        Some(current) => work(current),
+        None => Err(elsewhere()),
+    })
+}
+
+fn elsewhere() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotConnected,
+        "socket is attached to another thread",
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -43,7 +43,6 @@ impl<'a> Splice<'a> {
     }
 
     /// Drops the next `n` bytes.
-    #[inline]
     pub fn skip(&mut self, n: usize) {
         if n == 0 {
             return;

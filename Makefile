@@ -4,7 +4,9 @@ SHELL := /bin/bash
 # Where rustup puts cargo, for a shell that has not heard of it yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help build demo test drivers soak compare compat compat-record differences docs
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+
+.PHONY: help build demo test drivers soak bench bench-micro bench-callgrind compat compat-record differences docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -28,9 +30,17 @@ soak: build ## 500 clients while the console reloads, reconnects and pauses, and
 	@tests/needs.sh demo
 	@tests/soak.sh $(or $(SOAK_SECONDS),60)
 
-compare: build ## CPU per transaction and memory per idle client, beside PgBouncer
-	@tests/needs.sh compare
-	@benches/compare.sh
+bench: ## the benchmark, beside PgBouncer (PGBOUNCER=... or in PATH); some minutes with BENCH=--quick, else about 40; BENCH=--help
+	@tests/needs.sh bench
+	cargo build --release --locked
+	cargo build --release --locked --manifest-path benches/Cargo.toml --target-dir $(TARGET)/bench
+	@PGWEIR_BIN=$${PGWEIR_BIN:-$(TARGET)/release/pgweir} $(TARGET)/bench/release/pgweir-bench run $(BENCH)
+
+bench-micro: ## micro-benchmarks of framing, owed replies, pool core, SCRAM and the walks over a query (MICRO=word: those with it in their name)
+	cargo bench --locked --manifest-path benches/Cargo.toml --target-dir $(TARGET)/bench -- $(MICRO)
+
+bench-callgrind: ## instructions per query under callgrind: of this tree, or of COMMITS="one another" (ARGS=--profile and more: see the script)
+	@benches/callgrind.sh $(ARGS) $(COMMITS)
 
 compat: ## the same scenarios against PgBouncer 1.26.1 (PGBOUNCER=... or in PATH; else its recorded answers) and pgweir
 	cargo test --locked --test compat -- --brief

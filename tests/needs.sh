@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs what this machine lacks, and says so. For the demo: PostgreSQL and a C linker. For the comparison: Python too. For the
+# Installs what this machine lacks, and says so. For the demo and the benchmark: PostgreSQL and a C linker. For the
 # tests: also an LDAP server (which is not left running), a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv. Debian packages come
 # from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
 #
-# usage: tests/needs.sh demo|compare|test
+# usage: tests/needs.sh demo|bench|test
 set -euo pipefail
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT_DIR/target}
@@ -86,8 +86,7 @@ main() {
   command -v ps >/dev/null || missing+=(procps)
   has_postgres || missing+=(postgresql)
   case ${1:-} in
-    demo) ;;
-    compare) command -v python3 >/dev/null || missing+=(python3) ;;
+    demo | bench) ;;
     test)
       need_rust_tools
       has_postgres_contrib || missing+=(postgresql-contrib)
@@ -98,7 +97,7 @@ main() {
       [[ -x /usr/sbin/slapd ]] || missing+=(slapd)
       command -v ldapmodify >/dev/null || missing+=(ldap-utils)
       ;;
-    *) die "usage: tests/needs.sh demo|compare|test" ;;
+    *) die "usage: tests/needs.sh demo|bench|test" ;;
   esac
   apt_install "${missing[@]}"
   if [[ $1 == test ]]; then python_environment; fi

@@ -65,6 +65,11 @@ throwaway_begin() {
   PG_BIN=$(postgres_bin_dir) || die "PostgreSQL is not installed (initdb not found); tests/needs.sh installs it"
   [[ -n $PG_BIN ]] || die "PostgreSQL is not installed (initdb not found); tests/needs.sh installs it"
   PATH=$PG_BIN:$PATH
+  throwaway_begin_without_postgres
+}
+
+# The same for a script that has no need of PostgreSQL.
+throwaway_begin_without_postgres() {
   WORK=$(mktemp -d /tmp/pgweir.XXXXXX)
   chmod 755 "$WORK"
   mkdir "$WORK/run" "$WORK/log"

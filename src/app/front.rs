@@ -1,7 +1,10 @@
 //! The front: connections are accepted, proved and handed to workers, on threads of their own below the workers' priority.
 
+use std::future::Future as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -12,10 +15,9 @@ use super::doors::Door;
 use crate::client::admission::{KeyHolder, Presence};
 use crate::client::forward::Rules;
 use crate::client::greeting::Greeting;
-use crate::client::login::{Arrival, LoggedIn, Replication, receive};
+use crate::client::login::{Arrival, Caller, LoggedIn, Replication, receive};
 use crate::config::{PoolMode, PoolSettings, Settings};
-use crate::net::listen::{AcceptError, Listener};
-use crate::net::stream::{PeerAddr, Stream};
+use crate::net::listen::{AcceptError, Accepted, Listener};
 use crate::types::{CancelKey, PoolKey};
 use crate::worker::mail::{Mail, Newcomer};
 
@@ -66,11 +68,18 @@ async fn shut(door: &mut watch::Receiver<Door>) -> Door {
     changed.map_or(Door::Closed, |door| *door)
 }
 
-fn let_in(app: &Arc<App>, accepted: Result<(Stream, PeerAddr), AcceptError>) {
-    if let Ok((stream, _)) = accepted {
+fn let_in(app: &Arc<App>, accepted: Result<Accepted, AcceptError>) {
+    if let Ok(caller) = accepted {
         app.arriving.fetch_add(1, SeqCst);
         let arriving = Arriving(app.clone());
-        tokio::spawn(arrive(arriving, stream));
+        let mut login = Box::pin(arrive(arriving, caller.into()));
+        // Most have said who they are by the time they are accepted, and many need not prove it: those are through after one step. What
+        // takes computing comes after a wait.
+        let mut no_waker = Context::from_waker(Waker::noop());
+        let step = catch_unwind(AssertUnwindSafe(|| login.as_mut().poll(&mut no_waker)));
+        if let Ok(Poll::Pending) = step {
+            tokio::spawn(login);
+        }
     }
 }
 
@@ -104,10 +113,10 @@ async fn drain(app: &Arc<App>, mut listener: Listener) {
     }
 }
 
-async fn arrive(arriving: Arriving, stream: Stream) {
+async fn arrive(arriving: Arriving, caller: Caller) {
     let app = &arriving.0;
     let desk = app.in_force().desk.clone();
-    match receive(stream, &desk, &app.admission, &**app).await {
+    match receive(caller, &desk, &app.admission, &**app).await {
         Some(Arrival::Client(client)) => hand_over(app, client),
         Some(Arrival::Console(console)) => drop(app.console_arrivals.send(Box::new(console))),
         Some(Arrival::Cancel { key, stream }) => cancel(app, key, stream).await,
@@ -138,6 +147,7 @@ fn hand_over(app: &Arc<App>, client: LoggedIn) {
         limits: config.client_limits(&client.database, &client.login_user),
         login_user: client.login_user,
         peer: guest.peer,
+        local: guest.local,
         connected: guest.connected,
         connect_time: guest.connected_at,
         tls: guest.tls,

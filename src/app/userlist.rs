@@ -119,7 +119,7 @@ async fn fetch(source: &Source) -> Result<Vec<Role>, FetchError> {
         }
         let mut goodbye = Vec::new();
         build::terminate(&mut goodbye);
-        let _ = inbox.stream().write_all(&goodbye).await;
+        let _ = inbox.write_all(&goodbye).await;
         Ok(roles)
     });
     let late = |_| Err(FetchError::Broken("timeout".to_owned()));

@@ -225,6 +225,7 @@ impl ClientCard {
     }
 
     /// `waker` is woken by [`ClientCard::tell`].
+    #[inline]
     pub fn watch(&self, waker: &Waker) {
         let known = self.waker.take();
         let known = known.filter(|known| known.will_wake(waker));

@@ -5,6 +5,7 @@
 //! client still sends is thrown away for a moment.
 
 use std::io;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -22,6 +23,14 @@ const DRAIN_STEP: usize = 4096;
 pub async fn farewell(mut stream: Stream, bytes: &[u8]) {
     // Errors mean that the client is gone already.
     let _ = timeout(FAREWELL_TIMEOUT, part(&mut stream, bytes)).await;
+}
+
+/// Closes a connection to which nothing is left to say, and which has sent its last message or is broken: nobody is waited for. TLS says
+/// its own goodbye, if the kernel takes it at once.
+pub fn close(mut stream: Stream) {
+    if stream.is_tls() {
+        let _ = stream.poll_shutdown(&mut Context::from_waker(Waker::noop()));
+    }
 }
 
 async fn part(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {

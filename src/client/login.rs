@@ -29,6 +29,7 @@ pub mod request;
 mod visitor;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -41,6 +42,7 @@ use self::knock::Knock;
 use self::proof::Claim;
 pub use self::request::Replication;
 use self::request::{Request, Rules};
+pub use self::visitor::Caller;
 use self::visitor::{Ending, Visitor};
 pub use super::admission::{Admission, Guards};
 use super::admission::{DatabaseGuard, SocketGuard, UserGuard};
@@ -91,6 +93,8 @@ pub struct Guest {
     pub connected_at: SystemTime,
     /// Its address.
     pub peer: PeerAddr,
+    /// Our end of its socket; `None` for a Unix socket.
+    pub local: Option<SocketAddr>,
     /// The tracked parameters that it gave, as sent.
     pub params: ParamSet,
     /// Protocol and cipher, e.g. `TLSv1.3/TLS_AES_256_GCM_SHA384`.
@@ -135,13 +139,13 @@ pub struct ConsoleLogin {
 /// and leaves every count as it was. Some steps compute for a millisecond or more (SCRAM for plain stored passwords, cleartext
 /// for SCRAM secrets), so this belongs on threads where nobody's query waits.
 pub async fn receive(
-    stream: Stream,
+    caller: impl TryInto<Caller>,
     desk: &Desk,
     admission: &Admission,
     inquirer: &dyn Inquirer,
 ) -> Option<Arrival> {
     let socket = admission.enter_socket();
-    let mut visitor = Visitor::new(stream, desk, admission, inquirer)?;
+    let mut visitor = Visitor::new(caller.try_into().ok()?, desk, admission, inquirer);
     let limit = desk.config.settings.client_login_timeout;
     // The guards are the future's, so they are dropped before the farewell, which may take a while.
     match within(limit, log_in(&mut visitor, socket)).await {
@@ -169,7 +173,7 @@ async fn log_in(visitor: &mut Visitor<'_>, socket: SocketGuard) -> Result<Arriva
     let startup = match knock::answer(visitor).await? {
         Knock::Login(startup) => startup,
         Knock::Cancel(key) => {
-            let (stream, _) = visitor.take_inbox()?.into_parts();
+            let (stream, _) = visitor.take_inbox()?.into_parts()?;
             return Ok(Arrival::Cancel { key, stream });
         }
     };
@@ -253,7 +257,7 @@ fn log_attempt(visitor: &mut Visitor<'_>, request: &Request) -> Result<(), Endin
     visitor.database = database.filter(exists).map(str::to_owned);
     visitor.show();
     if visitor.desk.config.settings.log_connections {
-        let tls = visitor.inbox()?.stream().tls_version_text();
+        let tls = visitor.tls_version_text()?;
         info!(
             who = %visitor.who(),
             "login attempt: db={} user={} tls={} replication={}",

@@ -242,6 +242,7 @@ impl Session {
     }
 
     /// The one door through which a session changes its state.
+    #[inline]
     fn enter(&mut self, state: State) {
         let shown = match state {
             State::Greeting { .. } => ClientState::Login,
@@ -275,11 +276,17 @@ impl Session {
     /// True if nothing waits for the client any more.
     #[inline]
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let clear = self.stream.as_ref().is_some_and(|s| !s.wants_flush());
-        if clear && self.backlog.is_empty() {
-            return Ok(true);
+        if self.is_flushed() {
+            Ok(true)
+        } else {
+            self.flush_backlog(cx)
         }
-        self.flush_backlog(cx)
+    }
+
+    #[inline]
+    fn is_flushed(&self) -> bool {
+        let stream = self.stream.as_ref();
+        self.backlog.is_empty() && stream.is_some_and(|stream| !stream.wants_flush())
     }
 
     fn flush_backlog(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
@@ -501,6 +508,7 @@ impl Session {
         }
     }
 
+    #[inline]
     fn link_with(&mut self, lease: Lease) {
         lease.card.linked.set(Some(self.card.id));
         self.card.linked.set(Some(lease.card.clone()));

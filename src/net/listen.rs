@@ -5,6 +5,7 @@
 //! user or goes into the background). Nothing is logged here: texts come back to the caller. The
 //! files around Unix sockets are in [`super::unix`]; how a listener closes without losing anybody is in `leave`.
 
+mod adopt;
 mod leave;
 
 use std::fmt;
@@ -14,11 +15,11 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::options::TcpOptions;
-use super::socket::unix_peer;
-use super::stream::{PeerAddr, Stream};
+use super::stream::{DetachedStream, PeerAddr};
 use super::unix::{self, SocketFiles, UnixOptions};
 
 /// How to create listening TCP sockets.
@@ -110,6 +111,8 @@ pub struct BoundListener {
     kind: Kind,
     name: String,
     is_passed: bool,
+    /// The options that were set on it.
+    options: Option<TcpOptions>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +167,7 @@ pub fn bind_unix(
         name: format!("unix:{path}"),
         files,
         is_passed: false,
+        options: None,
     })
 }
 
@@ -208,6 +212,7 @@ fn bind_one(addr: SocketAddr, options: &ListenOptions) -> Result<BoundListener, 
         kind: Kind::Tcp,
         files: None,
         is_passed: false,
+        options: Some(options.tcp.clone()),
     })
 }
 
@@ -238,6 +243,7 @@ impl BoundListener {
             name,
             files: None,
             is_passed: true,
+            options: None,
         })
     }
 
@@ -265,12 +271,15 @@ impl BoundListener {
     /// Outside a tokio runtime with I/O enabled.
     pub fn attach(self) -> io::Result<Listener> {
         self.socket.set_nonblocking(true)?;
-        let socket = match self.kind {
-            Kind::Tcp => Acceptor::Tcp(TcpListener::from_std(self.socket.into())?),
-            Kind::Unix => Acceptor::Unix(UnixListener::from_std(self.socket.into())?),
-        };
+        let local_addr = self.socket.local_addr()?.as_socket();
+        // SAFETY: the socket owns its descriptor, which is the same for all its life, and nobody takes it out of the `AsyncFd` or
+        // closes it behind its back.
+        let socket = unsafe { AsyncFd::register_with_interest(self.socket, Interest::READABLE)? };
         Ok(Listener {
+            local_addr,
             socket,
+            kind: self.kind,
+            options: self.options,
             name: self.name,
             refuses: false,
             is_passed: self.is_passed,
@@ -284,17 +293,27 @@ impl BoundListener {
 pub struct Listener {
     /// Removes socket and lock file when dropped. Before `socket`: as long as they are there, somebody answers.
     _files: Option<SocketFiles>,
-    socket: Acceptor,
+    socket: AsyncFd<Socket>,
+    kind: Kind,
+    /// The TCP address that it is bound to.
+    local_addr: Option<SocketAddr>,
+    /// The options that were set on it, and that its connections have from the beginning.
+    options: Option<TcpOptions>,
     name: String,
     /// See [`Listener::refuse_new`].
     refuses: bool,
     is_passed: bool,
 }
 
+/// A connection that has been accepted, and that no reactor knows yet.
 #[derive(Debug)]
-enum Acceptor {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+pub struct Accepted {
+    /// The connection.
+    pub stream: DetachedStream,
+    /// The other end.
+    pub peer: PeerAddr,
+    /// Our end; `None` for a Unix socket.
+    pub local: Option<SocketAddr>,
 }
 
 /// Why [`Listener::accept`] gave no connection.
@@ -329,22 +348,14 @@ impl Listener {
     ///
     /// # Errors
     /// See [`AcceptError`]: only one of its kinds calls for a pause.
-    pub async fn accept(&self, options: &TcpOptions) -> Result<(Stream, PeerAddr), AcceptError> {
-        match &self.socket {
-            Acceptor::Tcp(listener) => {
-                let (socket, addr) = listener.accept().await.map_err(AcceptError::from_accept)?;
-                options
-                    .apply(SockRef::from(&socket))
-                    .and_then(|()| self.make_usable(&socket, addr))
-                    .map_err(AcceptError::Connection)?;
-                Ok((Stream::from(socket), PeerAddr::Tcp(addr)))
-            }
-            Acceptor::Unix(listener) => {
-                let (socket, _) = listener.accept().await.map_err(AcceptError::from_accept)?;
-                let peer = unix_peer(&socket).map_err(AcceptError::Connection)?;
-                Ok((Stream::from(socket), peer))
-            }
-        }
+    pub async fn accept(&self, options: &TcpOptions) -> Result<Accepted, AcceptError> {
+        let accepted = self
+            .socket
+            .async_io(Interest::READABLE, adopt::accept)
+            .await;
+        let (socket, peer) = accepted.map_err(AcceptError::from_accept)?;
+        let adopted = self.adopt(socket, &peer, options);
+        adopted.map_err(AcceptError::Connection)
     }
 
     /// The address as in log lines.
@@ -354,7 +365,7 @@ impl Listener {
 
     /// Is it a Unix socket?
     pub fn is_unix(&self) -> bool {
-        matches!(self.socket, Acceptor::Unix(_))
+        self.kind == Kind::Unix
     }
 
     /// Was it passed to us ([`BoundListener::from_fd`])? Then others have it too: what is set on it stays set, and it goes on
@@ -365,10 +376,7 @@ impl Listener {
 
     /// The TCP address that it listens on; `None` for a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        match &self.socket {
-            Acceptor::Tcp(listener) => listener.local_addr().ok(),
-            Acceptor::Unix(_) => None,
-        }
+        self.local_addr
     }
 }
 
@@ -426,7 +434,9 @@ mod tests {
         let mut client = dial_addr(addr, &tcp, SOON).await.unwrap();
         // With deferred accepting, the client must speak first.
         client.write_all(b"hello").await.unwrap();
-        let (mut stream, peer) = listener.accept(&tcp).await.unwrap();
+        let accepted = listener.accept(&tcp).await.unwrap();
+        assert_eq!(accepted.local, Some(addr));
+        let (mut stream, peer) = (accepted.stream.attach().unwrap(), accepted.peer);
         assert_eq!(Some(peer), client.local_addr().unwrap().map(PeerAddr::Tcp));
         assert_eq!(stream.peer_addr().unwrap(), peer);
         let mut greeting = [0; 5];
@@ -489,7 +499,8 @@ mod tests {
         let listener = listener.attach().unwrap();
         let path = SocketPath::new(dir, 7000);
         let client = dial_unix(&path, SOON).await.unwrap();
-        let (stream, peer) = listener.accept(&TcpOptions::default()).await.unwrap();
+        let accepted = listener.accept(&TcpOptions::default()).await.unwrap();
+        let (stream, peer) = (accepted.stream.attach().unwrap(), accepted.peer);
         let expected = PeerAddr::Unix {
             pid: Some(std::process::id().cast_signed()),
             uid: nix::unistd::getuid().as_raw(),

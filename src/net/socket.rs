@@ -191,6 +191,18 @@ impl Movable {
         }
     }
 
+    /// The descriptor of a socket that belongs to no reactor.
+    ///
+    /// # Errors
+    /// It belongs to one (`InvalidInput`), or is gone.
+    pub(super) fn parked_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        match self {
+            Movable::Parked(Some(socket)) => Ok(socket.as_fd()),
+            Movable::Parked(None) => Err(not_attached()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
     pub(super) fn peer_addr(&self) -> io::Result<PeerAddr> {
         match self {
             Movable::Tcp(socket) => Ok(PeerAddr::Tcp(socket.peer_addr()?)),
@@ -235,7 +247,7 @@ pub(super) fn unix_peer(socket: &impl AsFd) -> io::Result<PeerAddr> {
     })
 }
 
-fn peek_now(fd: BorrowedFd<'_>) -> io::Result<Option<u8>> {
+pub(super) fn peek_now(fd: BorrowedFd<'_>) -> io::Result<Option<u8>> {
     let mut byte = [0];
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     let count = recv(fd.as_raw_fd(), &mut byte, flags)?;

@@ -7,15 +7,18 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
-use super::socket::Movable;
 pub use super::socket::PeerAddr;
+use super::socket::{self, Movable, StdSocket};
 use super::tls;
 
 /// A connected byte stream of the current runtime. Dropping it closes the socket.
@@ -369,6 +372,65 @@ impl Stream {
 
     pub(super) fn from_tls(tls: TlsStream<Movable>) -> Self {
         Stream(Transport::Tls(Box::new(tls)))
+    }
+}
+
+/// Plain sockets that no reactor knows yet, as they come from the listener: what is there is taken at once, nothing waits. An error of
+/// kind `WouldBlock` says that there is nothing now. A TLS stream refuses all of it.
+impl DetachedStream {
+    /// Looks at the next byte without taking it: `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn peek_now(&self) -> io::Result<Option<u8>> {
+        socket::peek_now(self.plain_fd()?)
+    }
+
+    /// Reads what is there, up to the length of `buf`.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn read_now(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let fd = self.plain_fd()?.as_raw_fd();
+        Ok(recv(fd, buf, MsgFlags::MSG_DONTWAIT)?)
+    }
+
+    /// Writes as much of `bytes` as the kernel takes.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let fd = self.plain_fd()?.as_raw_fd();
+        Ok(send(
+            fd,
+            bytes,
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+        )?)
+    }
+
+    pub(super) fn plain_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        match &self.0 {
+            Transport::Plain(socket) => socket.parked_fd(),
+            Transport::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+impl From<std::net::TcpStream> for DetachedStream {
+    /// `socket` must be non-blocking.
+    fn from(socket: std::net::TcpStream) -> Self {
+        DetachedStream(Transport::Plain(Movable::Parked(Some(StdSocket::Tcp(
+            socket,
+        )))))
+    }
+}
+
+impl From<StdUnixStream> for DetachedStream {
+    /// `socket` must be non-blocking.
+    fn from(socket: StdUnixStream) -> Self {
+        DetachedStream(Transport::Plain(Movable::Parked(Some(StdSocket::Unix(
+            socket,
+        )))))
     }
 }
 

@@ -205,13 +205,13 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         match self.grant() {
             Some(server) => Checkout::Granted(server),
             None => {
-                self.waiters.push_back(Waiter { who, since: now });
+                self.queue(who, now);
                 Checkout::Queued
             }
         }
     }
 
-    /// A server for a client that needs one, if that can be had at once: the first half of [`PoolCore::checkout`].
+    /// The first half of [`PoolCore::checkout`]: a server, if one can be had at once.
     #[inline]
     pub fn grant(&mut self) -> Option<S> {
         if !self.waiters.is_empty() {
@@ -220,6 +220,11 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         let server = self.take_idle()?;
         self.lent += 1;
         Some(server)
+    }
+
+    /// The second half of [`PoolCore::checkout`]: [`PoolCore::grant`] has had nothing to give, so the client has to wait.
+    pub fn queue(&mut self, who: W, now: Instant) {
+        self.waiters.push_back(Waiter { who, since: now });
     }
 
     #[inline]

@@ -23,7 +23,7 @@ use std::time::{Instant, SystemTime};
 
 use self::dedicated::Dedicated;
 use super::budget::{Attempt, Denied, PoolShare, Slot};
-use super::core::{Checkout, CoreRules, Placed, PoolCore, Reason, Wear};
+use super::core::{CoreRules, Placed, PoolCore, Reason, Wear};
 use super::lease::{Lease, Pooled};
 use super::recipe::Recipe;
 use super::ticket::{Grant, Ticket};
@@ -263,7 +263,10 @@ impl Shard {
         loop {
             let granted = self.core.borrow_mut().grant();
             let Some(mut pooled) = granted else {
-                return self.queue_up(ticket, now);
+                self.core.borrow_mut().queue(ticket.clone(), now);
+                self.show();
+                self.pump(now);
+                return None;
             };
             if self.is_sound(&mut pooled) {
                 self.show();
@@ -271,19 +274,6 @@ impl Shard {
             }
             self.core.borrow_mut().forget_lent();
             self.close(pooled, DEAD);
-        }
-    }
-
-    /// No server could be had at once.
-    fn queue_up(self: &Rc<Self>, ticket: &Rc<Ticket>, now: Instant) -> Option<Lease> {
-        let checkout = self.core.borrow_mut().checkout(ticket.clone(), now);
-        self.show();
-        match checkout {
-            Checkout::Granted(pooled) => Some(self.lease(pooled, ticket)),
-            Checkout::Queued => {
-                self.pump(now);
-                None
-            }
         }
     }
 
@@ -313,9 +303,15 @@ impl Shard {
         self.show();
     }
 
+    /// False if a server can't be used: it has said so, or is gone. Usually it has said nothing.
+    #[inline]
+    fn is_sound(&self, pooled: &mut Pooled) -> bool {
+        pooled.server.stream.is_silent() || self.absorbs(pooled)
+    }
+
     /// Deals with what a server said while nobody listened; false if it can't be used. Not within tokio's budget for one turn of a
     /// task: once that is used up every socket seems to be silent, and a dead server alive.
-    fn is_sound(&self, pooled: &mut Pooled) -> bool {
+    fn absorbs(&self, pooled: &mut Pooled) -> bool {
         let absorbed = async { pooled.server.absorb(self.space()).is_ok() };
         let unhurried = std::pin::pin!(tokio::task::unconstrained(absorbed));
         unhurried.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(true)

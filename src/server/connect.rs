@@ -339,7 +339,7 @@ async fn log_in(
             Ok(Action::Read | Action::Ready) => {}
             Ok(Action::Remark(text)) => warn!(who = %plan.who, "{text}"),
             Ok(Action::Send(bytes)) => {
-                let written = inbox.stream().write_all(&bytes).await;
+                let written = inbox.write_all(&bytes).await;
                 written.map_err(|_| broken())?;
             }
             Err(error) => {
@@ -350,7 +350,7 @@ async fn log_in(
             }
         }
     }
-    let (stream, _) = inbox.into_parts();
+    let (stream, _) = inbox.into_parts().map_err(|_| broken())?;
     let (key, parameters) = handshake.into_results();
     Ok((stream, key, parameters))
 }

@@ -5,14 +5,15 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 
 use zeroize::Zeroizing;
 
-use crate::net::Stream;
+use crate::net::{DetachedStream, Stream};
 use crate::wire::frame::{BadLength, HEADER_LEN, Header, header};
 
 /// Bytes asked of the socket at once. Memory grows with what has arrived, never with what was announced.
-const READ_BYTES: usize = 4096;
+const READ_BYTES: usize = 512;
 
 /// Why no message could be read.
 #[derive(Debug)]
@@ -47,26 +48,144 @@ impl From<io::Error> for InboxError {
 }
 
 /// A stream and what was read from it ahead. What is held is wiped when dropped: it may contain a password.
+///
+/// One that begins with a socket that no reactor knows ([`Inbox::arrived`]) tells the reactor of it only when it would have to wait:
+/// who has said everything at once costs no look at the reactor.
 pub struct Inbox {
-    stream: Stream,
+    line: Line,
     held: Zeroizing<Vec<u8>>,
     /// How many of the held bytes were taken.
     taken: usize,
 }
 
+enum Line {
+    /// Of the reactor of this runtime.
+    Live(Stream),
+    /// Of none, and plain.
+    Parked {
+        stream: DetachedStream,
+        /// It was read empty, or it is our turn to speak: what comes next has to be waited for.
+        silent: bool,
+    },
+    /// Attaching has failed.
+    Lost,
+}
+
+impl Line {
+    fn attached(&mut self) -> io::Result<&mut Stream> {
+        if let Line::Parked { .. } = self
+            && let Line::Parked { stream, .. } = mem::replace(self, Line::Lost)
+        {
+            *self = Line::Live(stream.attach()?);
+        }
+        match self {
+            Line::Live(stream) => Ok(stream),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    async fn read_some(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Line::Parked { stream, silent } = self
+            && !*silent
+        {
+            *silent = true;
+            match stream.read_now(buf) {
+                Err(error) if is_to_wait(&error) => {}
+                done => return done,
+            }
+        }
+        self.attached()?.read_some(buf).await
+    }
+}
+
+/// Nothing is wrong: there is nothing now, or a signal came between.
+fn is_to_wait(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), WouldBlock | Interrupted)
+}
+
 impl Inbox {
     /// An inbox from whose stream nothing was read yet.
     pub fn new(stream: Stream) -> Inbox {
-        Inbox {
+        Inbox::of(Line::Live(stream))
+    }
+
+    /// An inbox of a plain socket that no reactor knows yet, and from which nothing was read.
+    pub fn arrived(stream: DetachedStream) -> Inbox {
+        Inbox::of(Line::Parked {
             stream,
+            silent: false,
+        })
+    }
+
+    fn of(line: Line) -> Inbox {
+        Inbox {
+            line,
             held: Zeroizing::default(),
             taken: 0,
         }
     }
 
-    /// The stream, for writing and for looking at it.
-    pub fn stream(&mut self) -> &mut Stream {
-        &mut self.stream
+    /// The stream, for looking at it. From here on it is its runtime's.
+    ///
+    /// # Errors
+    /// The reactor refuses it.
+    pub fn stream(&mut self) -> io::Result<&mut Stream> {
+        self.line.attached()
+    }
+
+    /// The stream, if it is its runtime's; what is not yet, is plain.
+    pub fn live(&self) -> Option<&Stream> {
+        match &self.line {
+            Line::Live(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Looks at the first byte of a stream from which nothing was read, as [`Stream::peek_first_byte`].
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn peek_first_byte(&mut self) -> io::Result<Option<u8>> {
+        if let Line::Parked { stream, .. } = &self.line {
+            match stream.peek_now() {
+                Err(error) if is_to_wait(&error) => {}
+                done => return done,
+            }
+        }
+        self.stream()?.peek_first_byte().await
+    }
+
+    /// Has anything arrived behind what is held? See [`Stream::input_waiting`].
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn input_waiting(&mut self) -> io::Result<bool> {
+        match &self.line {
+            Line::Parked { stream, .. } => match stream.peek_now() {
+                Ok(byte) => Ok(byte.is_some()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                Err(error) => Err(error),
+            },
+            _ => self.stream()?.input_waiting(),
+        }
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if let Line::Parked { stream, silent } = &mut self.line {
+            *silent = true;
+            match stream.write_now(bytes) {
+                Ok(count) if count == bytes.len() => return Ok(()),
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if is_to_wait(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.stream()?.write_all(bytes).await
     }
 
     /// The bytes that have arrived and were not taken.
@@ -75,9 +194,29 @@ impl Inbox {
     }
 
     /// The stream, and the bytes that were read from it and not taken.
-    pub fn into_parts(self) -> (Stream, Vec<u8>) {
+    ///
+    /// # Errors
+    /// The reactor refuses the stream.
+    pub fn into_parts(mut self) -> io::Result<(Stream, Vec<u8>)> {
+        self.stream()?;
         let rest = self.held().to_vec();
-        (self.stream, rest)
+        match self.line {
+            Line::Live(stream) => Ok((stream, rest)),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// As [`Inbox::into_parts`], with the stream out of its runtime.
+    ///
+    /// # Errors
+    /// The reactor does not let go.
+    pub fn into_detached(self) -> io::Result<(DetachedStream, Vec<u8>)> {
+        let rest = self.held().to_vec();
+        match self.line {
+            Line::Live(stream) => Ok((stream.detach()?, rest)),
+            Line::Parked { stream, .. } => Ok((stream, rest)),
+            Line::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// Waits until at least `len` bytes are held. Dropping the future loses nothing.
@@ -150,7 +289,7 @@ impl Inbox {
             held: &mut self.held,
             end,
         };
-        let count = self.stream.read_some(&mut room.held[end..]).await?;
+        let count = self.line.read_some(&mut room.held[end..]).await?;
         room.end += count;
         Ok(count)
     }

@@ -67,6 +67,7 @@ impl ServerLink {
     }
 
     /// Enters a request into the ledger.
+    #[inline]
     pub fn sent(&mut self, kind: Kind, origin: Origin, note: Option<Note>) {
         self.owed.sent(kind, origin, note, &mut self.events);
     }

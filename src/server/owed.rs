@@ -262,6 +262,7 @@ impl<N> Owed<N> {
     /// A request has been (or is about to be) written to the server; an absorbed one has been kept from it.
     ///
     /// An absorbed request whose turn is at once, or one that the server is going to skip, is reported to `events` immediately.
+    #[inline]
     pub fn sent(
         &mut self,
         kind: Kind,
@@ -273,6 +274,7 @@ impl<N> Owed<N> {
     }
 
     /// As [`Owed::sent`], and [`Owed::head_about`] tells `about` when the reply comes.
+    #[inline]
     pub fn sent_about(
         &mut self,
         kind: Kind,

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use super::Worker;
 use crate::client::admission::Presence;
 use crate::client::card::ClientCard;
-use crate::client::farewell::farewell;
+use crate::client::farewell::{close, farewell};
 use crate::client::session::Session;
 use crate::pool::budget::Seat;
 use crate::pool::shard::Shard;
@@ -85,7 +85,11 @@ impl Future for Service {
                 let last_words = |stream| -> Pin<Box<dyn Future<Output = ()>>> {
                     Box::pin(async move { farewell(stream, &ending.farewell).await })
                 };
-                *self = Service::Leaving(ending.stream.map(last_words));
+                if !ending.is_over {
+                    *self = Service::Leaving(ending.stream.map(last_words));
+                } else if let Some(stream) = ending.stream {
+                    close(stream);
+                }
             }
         }
         match &mut *self {

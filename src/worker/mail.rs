@@ -1,6 +1,6 @@
 //! What workers are told: by each other, by the front, by the operator's side.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -54,6 +54,8 @@ pub struct Newcomer {
     pub login_user: String,
     /// Where it comes from.
     pub peer: PeerAddr,
+    /// Our end of its socket; `None` for a Unix socket.
+    pub local: Option<SocketAddr>,
     /// When it connected.
     pub connected: Instant,
     /// The same by the wall clock.

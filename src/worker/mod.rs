@@ -203,7 +203,7 @@ impl Worker {
             database: newcomer.share.key.database.clone(),
             user: newcomer.login_user,
             peer: newcomer.peer,
-            local: stream.local_addr().ok().flatten(),
+            local: newcomer.local,
             replication: newcomer.replication,
             connected: newcomer.connected,
             connect_time: newcomer.connect_time,

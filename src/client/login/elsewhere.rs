@@ -112,7 +112,8 @@ async fn unless_gone<T>(
 /// Ends when the client hangs up. One that sends something now is not looked at any more.
 async fn gone(visitor: &mut Visitor<'_>) {
     let Ok(inbox) = visitor.inbox() else { return };
-    if let Ok(Readable::Bytes) = inbox.stream().readable().await {
+    let Ok(stream) = inbox.stream() else { return };
+    if let Ok(Readable::Bytes) = stream.readable().await {
         pending().await
     }
 }

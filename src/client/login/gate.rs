@@ -13,7 +13,7 @@ use crate::auth::hba::{Caller, Origin};
 use crate::auth::ident::IdentMap;
 use crate::auth::{Method, cert, text};
 use crate::config::AuthType;
-use crate::net::PeerAddr;
+use crate::net::{PeerAddr, Stream};
 
 /// The method for this client. For [`Method::Cert`] and [`Method::Peer`] its names have been compared when this returns.
 ///
@@ -55,7 +55,7 @@ fn origin(visitor: &mut Visitor<'_>) -> Result<Origin, Ending> {
         PeerAddr::Unix { .. } => Ok(Origin::Local),
         PeerAddr::Tcp(address) => Ok(Origin::Tcp {
             address: address.ip(),
-            tls: visitor.inbox()?.stream().is_tls(),
+            tls: visitor.is_tls()?,
         }),
     }
 }
@@ -81,7 +81,7 @@ fn compare_certificate(
 ) -> Result<(), Ending> {
     let refused = Err(Ending::fatal(text::CERTIFICATE_FAILED));
     // The handshake has verified it, or there would be none.
-    let Some(certificate) = visitor.inbox()?.stream().peer_certificate() else {
+    let Some(certificate) = visitor.inbox()?.live().and_then(Stream::peer_certificate) else {
         error!(who = %visitor.who(), "TLS client certificate required");
         return refused;
     };

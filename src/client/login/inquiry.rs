@@ -276,19 +276,14 @@ async fn ask(
 }
 
 fn asker(visitor: &mut Visitor<'_>, database: &str) -> Result<Asker, Ending> {
-    let stream = visitor.inbox()?.stream();
-    let (local, tls) = (
-        stream.local_addr().ok().flatten(),
-        stream.tls_version_text(),
-    );
     Ok(Asker {
         id: visitor.id,
         database: database.to_owned(),
         peer: visitor.peer,
-        local,
+        local: visitor.local,
         connected: visitor.connected,
         connected_at: visitor.connected_at,
-        tls,
+        tls: visitor.tls_version_text()?,
     })
 }
 

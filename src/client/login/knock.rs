@@ -27,8 +27,9 @@ pub enum Knock {
 /// Answers until the client has said what it wants.
 pub async fn answer(visitor: &mut Visitor<'_>) -> Result<Knock, Ending> {
     direct_tls(visitor).await?;
-    for _ in 0..FIRST_PACKETS_MAX {
-        match read_packet(visitor).await? {
+    for number in 0..FIRST_PACKETS_MAX {
+        let is_first = number == 0 && !visitor.is_tls()?;
+        match read_packet(visitor, is_first).await? {
             FirstPacket::Ssl => answer_ssl(visitor).await?,
             FirstPacket::GssEnc => answer_gssenc(visitor).await?,
             FirstPacket::Cancel(key) => return Ok(Knock::Cancel(CancelKey(key))),
@@ -49,7 +50,7 @@ fn tls_for<'a>(visitor: &Visitor<'a>) -> Option<&'a ClientTls> {
 
 fn check_encrypted(visitor: &mut Visitor<'_>) -> Result<(), Ending> {
     let required = tls_for(visitor).is_some_and(|tls| tls.mode().requires_tls());
-    if required && !visitor.inbox()?.stream().is_tls() {
+    if required && !visitor.is_tls()? {
         return Err(Ending::fatal("SSL required"));
     }
     Ok(())
@@ -57,19 +58,22 @@ fn check_encrypted(visitor: &mut Visitor<'_>) -> Result<(), Ending> {
 
 /// A client may begin with a TLS handshake instead of asking for one.
 async fn direct_tls(visitor: &mut Visitor<'_>) -> Result<(), Ending> {
-    let first = visitor.inbox()?.stream().peek_first_byte().await;
+    let Some(tls) = tls_for(visitor) else {
+        return Ok(()); // the byte will be seen when the packet is read
+    };
+    let first = visitor.inbox()?.peek_first_byte().await;
     // Who comes and goes without a word (a health check, a port scan) is not worth a line.
     let Ok(Some(first)) = first else {
         return Err(Ending::Unnoticed);
     };
-    match tls_for(visitor) {
-        Some(tls) if first == HANDSHAKE_FIRST_BYTE => shake_hands(visitor, tls).await,
+    match first {
+        HANDSHAKE_FIRST_BYTE => shake_hands(visitor, tls).await,
         _ => Ok(()),
     }
 }
 
 async fn shake_hands(visitor: &mut Visitor<'_>, tls: &ClientTls) -> Result<(), Ending> {
-    let (stream, _) = visitor.take_inbox()?.into_parts();
+    let (stream, _) = visitor.take_inbox()?.into_parts()?;
     match tls::accept(stream, tls).await {
         Ok(encrypted) => {
             visitor.put_stream(encrypted);
@@ -83,7 +87,7 @@ async fn shake_hands(visitor: &mut Visitor<'_>, tls: &ClientTls) -> Result<(), E
 }
 
 async fn answer_ssl(visitor: &mut Visitor<'_>) -> Result<(), Ending> {
-    if visitor.inbox()?.stream().is_tls() {
+    if visitor.is_tls()? {
         return Err(Ending::Gone("SSL request inside SSL"));
     }
     refuse_smuggled(visitor, "received unencrypted data after SSL request")?;
@@ -110,16 +114,20 @@ async fn answer_byte(visitor: &mut Visitor<'_>, answer: u8) -> Result<(), Ending
 /// Nothing may follow a request for encryption before its answer: what follows would later pass for encrypted (CVE-2021-3935).
 fn refuse_smuggled(visitor: &mut Visitor<'_>, text: &str) -> Result<(), Ending> {
     let inbox = visitor.inbox()?;
-    if !inbox.held().is_empty() || inbox.stream().input_waiting()? {
+    if !inbox.held().is_empty() || inbox.input_waiting()? {
         return Err(Ending::fatal(text));
     }
     Ok(())
 }
 
-async fn read_packet(visitor: &mut Visitor<'_>) -> Result<FirstPacket, Ending> {
+async fn read_packet(visitor: &mut Visitor<'_>, is_first: bool) -> Result<FirstPacket, Ending> {
     let len_max = visitor.desk.config.settings.max_packet_size as usize;
     let inbox = visitor.inbox()?;
-    inbox.fill(1).await?;
+    match inbox.fill(1).await {
+        // Who comes and goes without a word (a health check, a port scan) is not worth a line.
+        Err(_) if is_first => return Err(Ending::Unnoticed),
+        filled => filled?,
+    }
     if inbox.held()[0] != 0 {
         return Err(typed_message(inbox.held()));
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
 use tracing::{info, warn};
@@ -13,6 +14,7 @@ use crate::client::admission::{Admission, Arriving, Guards, Listed};
 use crate::client::farewell::farewell;
 use crate::client::who::Who;
 use crate::error::ClientError;
+use crate::net::listen::Accepted;
 use crate::net::{PeerAddr, Stream};
 use crate::server::inbox::{Inbox, InboxError};
 use crate::server::params::ParamSet;
@@ -52,6 +54,37 @@ impl Ending {
     }
 }
 
+/// Who has just connected.
+#[derive(Debug)]
+pub struct Caller {
+    inbox: Inbox,
+    peer: PeerAddr,
+    local: Option<SocketAddr>,
+}
+
+impl From<Accepted> for Caller {
+    fn from(accepted: Accepted) -> Caller {
+        Caller {
+            inbox: Inbox::arrived(accepted.stream),
+            peer: accepted.peer,
+            local: accepted.local,
+        }
+    }
+}
+
+/// Its addresses are asked of the kernel.
+impl TryFrom<Stream> for Caller {
+    type Error = io::Error;
+
+    fn try_from(stream: Stream) -> io::Result<Caller> {
+        Ok(Caller {
+            peer: stream.peer_addr()?,
+            local: stream.local_addr()?,
+            inbox: Inbox::new(stream),
+        })
+    }
+}
+
 /// A client that is still nobody.
 pub struct Visitor<'a> {
     /// The settings that this login began with.
@@ -64,6 +97,8 @@ pub struct Visitor<'a> {
     pub id: ConnId,
     /// Its address.
     pub peer: PeerAddr,
+    /// Our end of its socket; `None` for a Unix socket.
+    pub local: Option<SocketAddr>,
     /// When it connected.
     pub connected: Instant,
     /// The same, by the clock on the wall.
@@ -81,36 +116,37 @@ pub struct Visitor<'a> {
 }
 
 impl<'a> Visitor<'a> {
-    /// A client that has just connected; `None` if it has already gone.
+    /// A client that has just connected.
     pub fn new(
-        stream: Stream,
+        caller: Caller,
         desk: &'a Desk,
         admission: &'a Admission,
         inquirer: &'a dyn Inquirer,
-    ) -> Option<Visitor<'a>> {
-        let (id, peer, connected_at) =
-            (ConnId::next(), stream.peer_addr().ok()?, SystemTime::now());
+    ) -> Visitor<'a> {
+        let Caller { inbox, peer, local } = caller;
+        let (id, connected_at) = (ConnId::next(), SystemTime::now());
         let arriving = Arriving {
             user: None,
             database: None,
             peer,
-            local: stream.local_addr().ok().flatten(),
+            local,
             connected_at,
         };
-        Some(Visitor {
+        Visitor {
             desk,
             admission,
             inquirer,
             id,
             peer,
+            local,
             connected: Instant::now(),
             connected_at,
             listed: admission.list(id, arriving),
             user: None,
             database: None,
             outgoing: Vec::new(),
-            inbox: Some(Inbox::new(stream)),
-        })
+            inbox: Some(inbox),
+        }
     }
 
     /// The log prefix.
@@ -135,6 +171,17 @@ impl<'a> Visitor<'a> {
         self.inbox.as_mut().ok_or(Ending::Gone(CLIENT_EOF))
     }
 
+    /// Is its connection encrypted?
+    pub fn is_tls(&mut self) -> Result<bool, Ending> {
+        Ok(self.inbox()?.live().is_some_and(Stream::is_tls))
+    }
+
+    /// See [`Stream::tls_version_text`].
+    pub fn tls_version_text(&mut self) -> Result<Option<&'static str>, Ending> {
+        let stream = self.inbox()?.live();
+        Ok(stream.and_then(Stream::tls_version_text))
+    }
+
     /// Takes the connection away.
     pub fn take_inbox(&mut self) -> Result<Inbox, Ending> {
         self.inbox.take().ok_or(Ending::Gone(CLIENT_EOF))
@@ -149,23 +196,25 @@ impl<'a> Visitor<'a> {
     pub async fn flush(&mut self) -> Result<(), Ending> {
         if !self.outgoing.is_empty() {
             let bytes = std::mem::take(&mut self.outgoing);
-            self.inbox()?.stream().write_all(&bytes).await?;
+            self.inbox()?.write_all(&bytes).await?;
         }
         Ok(())
     }
 
     /// Lets the client in: from here on its connection is somebody else's.
     pub fn let_in(&mut self, params: ParamSet, guards: Guards) -> Result<Guest, Ending> {
-        let (stream, leftover) = self.take_inbox()?.into_parts();
+        let tls = self.tls_version_text()?;
+        let (stream, leftover) = self.take_inbox()?.into_detached()?;
         Ok(Guest {
-            tls: stream.tls_version_text(),
-            stream: stream.detach()?,
+            tls,
+            stream,
             leftover,
             greeting: std::mem::take(&mut self.outgoing),
             id: self.id,
             connected: self.connected,
             connected_at: self.connected_at,
             peer: self.peer,
+            local: self.local,
             params,
             guards,
         })
@@ -194,10 +243,10 @@ impl<'a> Visitor<'a> {
     }
 
     async fn say_farewell(&mut self, error: &ClientError) {
-        if let Some(inbox) = self.inbox.take() {
+        if let Some(Ok((stream, _))) = self.inbox.take().map(Inbox::into_parts) {
             let mut bytes = std::mem::take(&mut self.outgoing);
             build::error(&mut bytes, Severity::Fatal, &error.sqlstate, &error.text);
-            farewell(inbox.into_parts().0, &bytes).await;
+            farewell(stream, &bytes).await;
         }
     }
 }

@@ -67,10 +67,12 @@ impl Session {
             End::Gone => "client unexpected eof".to_owned(),
             End::Told(error) => error.to_string(),
         };
+        let farewell_is_empty = farewell.is_empty();
         Ending {
             stream: self.stream.take(),
             farewell,
             told,
+            is_over: farewell_is_empty && matches!(end, End::Goodbye),
             reason,
         }
     }
@@ -128,6 +130,8 @@ pub struct Ending {
     pub farewell: Vec<u8>,
     /// The error among them.
     pub told: Option<ClientError>,
+    /// The client has said goodbye, and there is nothing that it should still hear.
+    pub is_over: bool,
     /// As the log says it.
     pub reason: String,
 }

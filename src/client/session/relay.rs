@@ -82,7 +82,9 @@ impl Session {
                 return Err(self.server_faulty(fault));
             }
         };
-        lease.held.extend_from_slice(&input[consumed..]);
+        if consumed < input.len() {
+            lease.held.extend_from_slice(&input[consumed..]);
+        }
         if findings.in_block && self.shard.link_rules().pool_mode == PoolMode::Statement {
             return Err(self.refuse_transaction());
         }
@@ -248,7 +250,9 @@ impl Session {
             Stop::NeedBytes(need) => self.need = need as u32,
             Stop::Terminate => return Err(End::Goodbye),
         }
-        self.held.extend_from_slice(&input[consumed..]);
+        if consumed < input.len() {
+            self.held.extend_from_slice(&input[consumed..]);
+        }
         Ok(())
     }
 

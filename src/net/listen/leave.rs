@@ -17,13 +17,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _};
 
-use socket2::SockRef;
-use tokio::net::{TcpStream, UnixStream};
+use socket2::Socket;
 
-use super::{AcceptError, Acceptor, Listener};
+use super::adopt::accept;
+use super::{AcceptError, Accepted, Listener};
 use crate::net::options::TcpOptions;
-use crate::net::socket::unix_peer;
-use crate::net::stream::{PeerAddr, Stream};
 
 /// Demands that packets arrive with so many hops left, at least; 0 takes all.
 #[cfg(target_os = "linux")]
@@ -65,16 +63,15 @@ impl Listener {
     /// # Errors
     /// The system can't.
     pub fn refuse_new(&mut self) -> io::Result<()> {
-        if let Acceptor::Tcp(listener) = &self.socket {
-            let is_ipv6 = listener.local_addr()?.is_ipv6();
+        if let Some(addr) = self.local_addr {
             self.refuses = true;
-            set_hops_left(listener, is_ipv6, NEVER_ROUTED)?;
+            set_hops_left(self.socket.get_ref(), addr.is_ipv6(), NEVER_ROUTED)?;
         }
         Ok(())
     }
 
     /// A client's socket is like its listener, which refuses the client's packets.
-    pub(super) fn make_usable(&self, socket: &TcpStream, peer: SocketAddr) -> io::Result<()> {
+    pub(super) fn make_usable(&self, socket: &Socket, peer: SocketAddr) -> io::Result<()> {
         match self.refuses {
             true => set_hops_left(socket, peer.is_ipv6(), 0),
             false => Ok(()),
@@ -82,37 +79,15 @@ impl Listener {
     }
 
     /// The next client that waits already, asked of the kernel itself; `None` if nobody does.
-    pub fn accept_waiting(
-        &self,
-        options: &TcpOptions,
-    ) -> Option<Result<(Stream, PeerAddr), AcceptError>> {
-        let socket = match &self.socket {
-            Acceptor::Tcp(listener) => SockRef::from(listener).accept(),
-            Acceptor::Unix(listener) => SockRef::from(listener).accept(),
-        };
-        match socket {
-            Ok((socket, _)) => Some(self.adopt(socket, options).map_err(AcceptError::Connection)),
+    pub fn accept_waiting(&self, options: &TcpOptions) -> Option<Result<Accepted, AcceptError>> {
+        match accept(self.socket.get_ref()) {
+            Ok((socket, peer)) => {
+                let adopted = self.adopt(socket, &peer, options);
+                Some(adopted.map_err(AcceptError::Connection))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => Some(Err(AcceptError::from_accept(error))),
         }
-    }
-
-    fn adopt(
-        &self,
-        socket: socket2::Socket,
-        options: &TcpOptions,
-    ) -> io::Result<(Stream, PeerAddr)> {
-        socket.set_nonblocking(true)?;
-        if let Acceptor::Unix(_) = self.socket {
-            let socket = UnixStream::from_std(socket.into())?;
-            let peer = unix_peer(&socket)?;
-            return Ok((Stream::from(socket), peer));
-        }
-        options.apply(SockRef::from(&socket))?;
-        let socket = TcpStream::from_std(socket.into())?;
-        let peer = socket.peer_addr()?;
-        self.make_usable(&socket, peer)?;
-        Ok((Stream::from(socket), PeerAddr::Tcp(peer)))
     }
 }
 
@@ -121,6 +96,7 @@ mod tests {
     use super::super::{ListenOptions, bind_tcp};
     use super::*;
     use crate::net::dial::dial_addr;
+    use crate::net::stream::PeerAddr;
     use std::time::Duration;
 
     const SOON: Duration = Duration::from_secs(10);
@@ -154,7 +130,8 @@ mod tests {
         let refused = dial_addr(addr, &options.tcp, short).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
 
-        let (mut stream, peer) = listener.accept_waiting(&options.tcp).unwrap().unwrap();
+        let accepted = listener.accept_waiting(&options.tcp).unwrap().unwrap();
+        let (mut stream, peer) = (accepted.stream.attach().unwrap(), accepted.peer);
         assert_eq!(Some(peer), early.local_addr().unwrap().map(PeerAddr::Tcp));
         assert!(listener.accept_waiting(&options.tcp).is_none());
         early.write_all(b"hello").await.unwrap();
@@ -195,7 +172,7 @@ mod tests {
         assert!(listener.accept_waiting(&options.tcp).is_none());
         early.write_all(b"hello").await.unwrap();
         let accepted = tokio::time::timeout(SOON, listener.accept(&options.tcp)).await;
-        let (mut stream, _) = accepted.unwrap().unwrap();
+        let mut stream = accepted.unwrap().unwrap().stream.attach().unwrap();
         early.write_all(b"again").await.unwrap();
         let mut greeting = [0; 10];
         stream.read_exact(&mut greeting).await.unwrap();
@@ -215,11 +192,8 @@ mod tests {
         let mut listener = listener.attach().unwrap();
         listener.refuse_new().unwrap();
         let _early = crate::net::dial::dial_unix(&path, SOON).await.unwrap();
-        let (_, peer) = listener
-            .accept_waiting(&TcpOptions::default())
-            .unwrap()
-            .unwrap();
-        assert!(peer.is_unix());
+        let waiting = listener.accept_waiting(&TcpOptions::default());
+        assert!(waiting.unwrap().unwrap().peer.is_unix());
         assert!(listener.accept_waiting(&TcpOptions::default()).is_none());
     }
 }

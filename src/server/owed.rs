@@ -274,7 +274,7 @@ impl<N> Owed<N> {
     }
 
     /// As [`Owed::sent`], and [`Owed::head_about`] tells `about` when the reply comes.
-    #[inline]
+    #[inline(always)] // what kind it is, and that there is no note, is known to most who call it
     pub fn sent_about(
         &mut self,
         kind: Kind,
@@ -433,6 +433,7 @@ impl<N> Owed<N> {
     }
 
     /// The request at the head succeeded.
+    #[inline]
     fn done(&mut self, events: &mut Vec<Event<N>>) {
         if let Some(note) = self.queue.pop_front().and_then(|entry| entry.note) {
             events.push(Event::Done(note));
@@ -441,11 +442,18 @@ impl<N> Owed<N> {
     }
 
     /// Lets absorbed requests at the head be answered, and forgets ends of COPY data that the server ignores.
+    #[inline]
     fn answer_absorbed(&mut self, events: &mut Vec<Event<N>>) {
-        while let Some(entry) = self.queue.pop_front_unanswered() {
-            if entry.origin == Origin::Absorbed {
-                events.push(Event::Answer(entry.kind, entry.note));
-            }
+        while self.queue.is_front_unanswered() {
+            self.pass_over(events);
+        }
+    }
+
+    fn pass_over(&mut self, events: &mut Vec<Event<N>>) {
+        if let Some(entry) = self.queue.pop_front()
+            && entry.origin == Origin::Absorbed
+        {
+            events.push(Event::Answer(entry.kind, entry.note));
         }
     }
 

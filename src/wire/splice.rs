@@ -43,6 +43,7 @@ impl<'a> Splice<'a> {
     }
 
     /// Drops the next `n` bytes.
+    #[inline]
     pub fn skip(&mut self, n: usize) {
         if n == 0 {
             return;
@@ -59,6 +60,7 @@ impl<'a> Splice<'a> {
     }
 
     /// Ends the walk: what shall go out, and how many input bytes are used up.
+    #[inline]
     pub fn finish(mut self) -> (&'a [u8], usize) {
         let consumed = self.consumed();
         if self.out.is_empty() {

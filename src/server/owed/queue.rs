@@ -89,14 +89,12 @@ impl<N> Queue<N> {
         Some(entry)
     }
 
-    /// Takes an entry off the front that the server does not answer.
+    /// True if the server does not answer the entry at the front.
     #[inline]
-    pub fn pop_front_unanswered(&mut self) -> Option<Entry<N>> {
-        let front = self.entries.front()?;
-        if front.origin == Origin::Absorbed || front.kind == Kind::CopyEnd {
-            return self.pop_front();
-        }
-        None
+    pub fn is_front_unanswered(&self) -> bool {
+        self.entries
+            .front()
+            .is_some_and(|front| front.origin == Origin::Absorbed || front.kind == Kind::CopyEnd)
     }
 
     pub fn remove(&mut self, at: usize) -> Option<Entry<N>> {

@@ -61,7 +61,9 @@ pub async fn cancel(app: &Arc<App>, key: CancelKey, mut stream: Stream) {
 /// Takes a request to where its key leads. Gives the peer, if that is another process, and what has become of the request.
 async fn follow(app: &Arc<App>, key: CancelKey) -> (Option<u16>, &'static str) {
     let reason = match app.holder(key) {
-        Some((_, KeyHolder::Client(worker, client))) => cancel_query(app, worker, client).await,
+        Some((_, KeyHolder::Client(worker, client))) => {
+            cancel_query(app, worker as usize, client).await
+        }
         Some((key, KeyHolder::Console)) if app.consoles.cancel(&key.0) => {
             "successfully sent cancel request"
         }

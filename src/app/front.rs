@@ -140,7 +140,7 @@ fn hand_over(app: &Arc<App>, client: LoggedIn) {
     let share = app.budget.pool(&key, &settings);
     share.show_credentials(&client.credentials);
     let (worker, seat) = share.seat();
-    let cancel_key = app.new_key(KeyHolder::Client(worker, guest.id));
+    let cancel_key = app.new_key(KeyHolder::Client(worker as u32, guest.id));
     let newcomer = Newcomer {
         leftover: guest.leftover,
         id: guest.id,

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use parking_lot::{Mutex, RwLock};
 
 use crate::net::PeerAddr;
-use crate::types::{CancelKey, ConnId, WorkerId};
+use crate::types::{CancelKey, ConnId};
 
 /// The counts and the closed doors. A clone is another handle on the same ones.
 #[derive(Clone, Debug, Default)]
@@ -86,8 +86,8 @@ impl Borrow<str> for Name {
 /// Whose query a cancel key cancels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyHolder {
-    /// A client of this worker.
-    Client(WorkerId, ConnId),
+    /// A client of this worker. (Narrow, since each of many clients has an entry.)
+    Client(u32, ConnId),
     /// A user of the console.
     Console,
 }

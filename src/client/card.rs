@@ -76,7 +76,7 @@ pub struct ClientCard {
     /// Bytes that it has said and that nobody could act upon, while it waits.
     pub held: Cell<u32>,
     /// Bytes for it that its socket would not take. Kept up to date off the fast path, where there are none.
-    pub unsent: Cell<usize>,
+    pub unsent: Cell<u32>,
     /// What it does.
     pub state: Cell<ClientState>,
     /// Transaction status of its server.

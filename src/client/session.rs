@@ -142,8 +142,8 @@ pub struct Session {
     params: Rc<ParamSet>,
     /// What the client said and nobody could act upon yet.
     held: Vec<u8>,
-    /// Bytes of `held` that are needed before looking again.
-    need: usize,
+    /// Bytes of `held` that are needed before looking again; a message has fewer than 4 GB.
+    need: u32,
     /// `held` can't be acted upon before the server has answered something.
     busy: bool,
     /// What the client's socket would not take.
@@ -292,7 +292,8 @@ impl Session {
     fn flush_backlog(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let stream = self.stream.as_mut().ok_or(End::Gone)?;
         let flushed = self.backlog.poll_flush(stream, cx);
-        self.card.unsent.set(self.backlog.as_slice().len());
+        let unsent = u32::try_from(self.backlog.len()).unwrap_or(u32::MAX);
+        self.card.unsent.set(unsent);
         match flushed {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(())) => Ok(true),
@@ -431,7 +432,7 @@ impl Session {
         if !self.flush(turn.cx)? {
             return Ok(Flow::Wait);
         }
-        if !self.held.is_empty() && self.held.len() >= self.need {
+        if !self.held.is_empty() && self.held.len() >= self.need as usize {
             let input = std::mem::take(&mut self.held);
             return self.begin(turn, &input);
         }
@@ -455,7 +456,7 @@ impl Session {
             return Ok(Flow::Again);
         }
         if input.len() < frame::HEADER_LEN && input.first() != Some(&from_client::TERMINATE) {
-            self.keep(input, frame::HEADER_LEN);
+            self.keep(input, frame::HEADER_LEN as u32);
             return Ok(Flow::Again);
         }
         if input[0] == from_client::TERMINATE {
@@ -473,7 +474,7 @@ impl Session {
         }
     }
 
-    fn keep(&mut self, input: &[u8], need: usize) {
+    fn keep(&mut self, input: &[u8], need: u32) {
         self.held.extend_from_slice(input);
         self.card.held.set(self.held.len() as u32);
         self.need = need;

@@ -200,7 +200,7 @@ impl Session {
             return Ok(Flow::Again);
         }
         self.held.extend_from_slice(&read[..n]);
-        if self.held.len() >= self.need {
+        if self.held.len() >= self.need as usize {
             let input = std::mem::take(&mut self.held);
             self.forward(turn, &input)?;
         }
@@ -247,7 +247,7 @@ impl Session {
         match stop.map_err(End::told)? {
             Stop::Input => {}
             Stop::Busy => self.busy = true,
-            Stop::NeedBytes(need) => self.need = need,
+            Stop::NeedBytes(need) => self.need = need as u32,
             Stop::Terminate => return Err(End::Goodbye),
         }
         if consumed < input.len() {

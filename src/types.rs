@@ -2,8 +2,13 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a worker does besides: a task that stays on its thread.
+pub type LocalTask = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Number of a client or server connection; unique over both and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -15,7 +15,6 @@ mod trade;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -33,7 +32,7 @@ use crate::metrics::Stats;
 use crate::net::dial::Target;
 use crate::server::conn::{ParamSpace, ServerCard, ServerState, TravelingServer};
 use crate::server::connect::{ConnectError, Fresh};
-use crate::types::{ConnId, PoolKey, WorkerId};
+use crate::types::{ConnId, LocalTask, PoolKey, WorkerId};
 
 pub use self::clean::CLEAN_TIMEOUT;
 pub use self::dedicated::EVICTED_FOR_POOL_SIZE;
@@ -108,7 +107,7 @@ pub struct Surroundings {
     /// Tracked parameters.
     pub space: Rc<ParamSpace>,
     /// Starts a task on this worker.
-    pub spawn: Box<dyn Fn(Pin<Box<dyn Future<Output = ()>>>)>,
+    pub spawn: Box<dyn Fn(LocalTask)>,
     /// The prefix of log lines about a client of this worker, if there is one with this number.
     pub who: Box<dyn Fn(ConnId) -> Option<String>>,
 }

@@ -17,7 +17,7 @@ use crate::client::farewell::{close, farewell};
 use crate::client::session::Session;
 use crate::pool::budget::Seat;
 use crate::pool::shard::Shard;
-use crate::types::ConnId;
+use crate::types::{ConnId, LocalTask};
 
 /// The clients of a worker, and the pool of each.
 pub(super) type Roster = HashMap<ConnId, (Rc<ClientCard>, Rc<Shard>)>;
@@ -61,11 +61,12 @@ impl Drop for Entry {
 }
 
 /// Serves a client from its greeting to its farewell.
+#[allow(clippy::large_enum_variant)] // nearly all are the large one, in a box already
 pub(super) enum Service {
     /// As long as it is a client.
     Serving { session: Session, entry: Entry },
     /// It is none any more; if it still listens, it is told why.
-    Leaving(Option<Pin<Box<dyn Future<Output = ()>>>>),
+    Leaving(Option<LocalTask>),
 }
 
 impl Future for Service {
@@ -82,7 +83,7 @@ impl Future for Service {
                 let ending = session.end(end);
                 entry.worker.take_leave(&entry.card, &ending);
                 drop(entry);
-                let last_words = |stream| -> Pin<Box<dyn Future<Output = ()>>> {
+                let last_words = |stream| -> LocalTask {
                     Box::pin(async move { farewell(stream, &ending.farewell).await })
                 };
                 if !ending.is_over {

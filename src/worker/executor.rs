@@ -7,10 +7,8 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -21,9 +19,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 
 use crate::net::reactor::Reactor;
-
-/// A task as it is spawned.
-pub type Work = Pin<Box<dyn Future<Output = ()>>>;
+use crate::types::LocalTask;
 
 /// It waits to be woken.
 const ASLEEP: u8 = 0;
@@ -62,7 +58,7 @@ struct Handle {
 
 struct Task {
     /// Absent while it has its turn.
-    work: Option<Work>,
+    work: Option<LocalTask>,
     waker: Waker,
 }
 
@@ -161,7 +157,7 @@ impl Executor {
     }
 
     /// Takes the work out of its place; `None` if the handle is of a task that has ended.
-    fn begin_turn(&self, handle: &Arc<Handle>) -> Option<(Work, Waker)> {
+    fn begin_turn(&self, handle: &Arc<Handle>) -> Option<(LocalTask, Waker)> {
         let mut tasks = self.tasks.borrow_mut();
         let task = tasks.get_mut(handle.place)?;
         if task.waker.data() != Arc::as_ptr(handle).cast() {
@@ -209,7 +205,9 @@ impl Drop for Executor {
         HERE.with(|here| here.home.set(std::ptr::null()));
         let left: Vec<Task> = self.tasks.borrow_mut().drain().collect();
         for task in left {
-            task.work.map(drop_quietly);
+            if let Some(work) = task.work {
+                drop_quietly(work);
+            }
         }
         HERE.with(|here| here.queue.borrow_mut().clear());
     }
@@ -217,7 +215,7 @@ impl Drop for Executor {
 
 impl Spawner {
     /// Starts a task.
-    pub fn spawn(&self, work: Work) {
+    pub fn spawn(&self, work: LocalTask) {
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
         let handle = Arc::new(Handle {

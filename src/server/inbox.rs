@@ -317,3 +317,71 @@ impl fmt::Debug for Inbox {
         write!(f, "Inbox({} bytes held)", self.held().len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{run, soon, tcp_pair};
+
+    /// Who has said enough before it is looked at never meets the reactor.
+    #[test]
+    fn what_is_there_is_taken_without_the_reactor() {
+        run(async {
+            let (mut near, mut far) = tcp_pair().await;
+            near.write_all(b"hello").await.unwrap();
+            soon(far.readable()).await.unwrap();
+            let mut inbox = Inbox::arrived(far.detach().unwrap());
+            assert_eq!(inbox.peek_first_byte().await.unwrap(), Some(b'h'));
+            assert!(inbox.input_waiting().unwrap());
+            inbox.fill(3).await.unwrap();
+            assert_eq!(inbox.take(3)[..], *b"hel");
+            assert!(!inbox.input_waiting().unwrap());
+            inbox.write_all(b"yes").await.unwrap();
+            assert!(inbox.live().is_none());
+            let (_far, rest) = inbox.into_detached().unwrap();
+            assert_eq!(rest, b"lo");
+            let mut answer = [0; 3];
+            soon(near.read_exact(&mut answer)).await.unwrap();
+            assert_eq!(&answer, b"yes");
+        });
+    }
+
+    /// Whether it comes late, in pieces, or has gone: the reactor tells.
+    #[test]
+    fn what_is_missing_is_waited_for() {
+        run(async {
+            let (mut near, far) = tcp_pair().await;
+            let mut inbox = Inbox::arrived(far.detach().unwrap());
+            for piece in [&b"he"[..], b"ll", b"o"] {
+                let missing = inbox.held().len() + piece.len();
+                let (filled, written) = soon(async {
+                    tokio::join!(inbox.fill(missing), async {
+                        tokio::task::yield_now().await;
+                        near.write_all(piece).await
+                    })
+                })
+                .await;
+                filled.unwrap();
+                written.unwrap();
+                assert!(inbox.live().is_some());
+            }
+            assert_eq!(inbox.held(), b"hello");
+            drop(near);
+            let ended = soon(inbox.fill(6)).await;
+            assert!(matches!(ended, Err(InboxError::Eof { mid_message: true })));
+        });
+    }
+
+    #[test]
+    fn a_client_that_went_without_a_word_is_noticed() {
+        run(async {
+            let (near, mut far) = tcp_pair().await;
+            drop(near);
+            soon(far.readable()).await.unwrap();
+            let mut inbox = Inbox::arrived(far.detach().unwrap());
+            assert_eq!(inbox.peek_first_byte().await.unwrap(), None);
+            let ended = inbox.fill(1).await;
+            assert!(matches!(ended, Err(InboxError::Eof { mid_message: false })));
+        });
+    }
+}

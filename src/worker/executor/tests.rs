@@ -117,7 +117,7 @@ fn a_sleeping_worker_is_interrupted() {
 #[test]
 fn no_wake_up_from_elsewhere_is_lost() {
     const SENDERS: usize = 3;
-    const MESSAGES: usize = 20_000;
+    const MESSAGES: usize = 3_000;
     let mut executor = Executor::enter().unwrap();
     let got = Arc::new(AtomicUsize::new(0));
     let mut senders = Vec::new();

@@ -11,7 +11,9 @@ import re
 import sys
 import time
 import urllib.parse
+import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -23,7 +25,7 @@ DASHBOARDS = sorted((CONFIG / "grafana" / "dashboards").glob("*.json"))
 SEVERITIES = {"critical", "warning", "info"}
 COLUMNS = 24
 
-LIVE_SECONDS_MAX = 120
+LIVE_SECONDS_MAX = 60
 """How long what is asked of a running Prometheus may take to be so."""
 SHORT_FOR = "2s"
 """In a live run, how long a condition has to hold before an alert fires."""
@@ -220,6 +222,23 @@ def wait(condition, what):
         time.sleep(0.5)
 
 
+def wait_all(conditions):
+    """Until none of the named conditions returns a problem; returns those that are left."""
+    problems = {}
+
+    def left():
+        for name in list(conditions):
+            problems.pop(name, None)
+            if problem := conditions[name]():
+                problems[name] = f"{name}: {problem}"
+            else:
+                del conditions[name]
+        return conditions
+
+    wait(left, "expressions")
+    return list(problems.values())
+
+
 def concrete(text):
     """An expression of a dashboard as Grafana would ask it with everything chosen."""
     text = text.replace("$__rate_interval", "10s").replace("$__interval", "10s").replace("$__range", "1m")
@@ -234,12 +253,12 @@ def expression_problem(url, expression, legend):
     try:
         series = ask(url, expression)
     except ValueError as error:
-        return f"{expression}: {error}"
+        return str(error)
     if not series:
-        return None if may_be_empty(expression) else f"no data: {expression}"
+        return None if may_be_empty(expression) else "no data"
     wanted = set(re.findall(r"\{\{\s*(\w+)\s*\}\}", legend))
     lacking = wanted - set.union(*map(set, series)) - {"__name__"}
-    return f"no label {', '.join(sorted(lacking))} in {expression}" if lacking else None
+    return f"no label {', '.join(sorted(lacking))}" if lacking else None
 
 
 def dashboard_expressions(board):
@@ -284,17 +303,11 @@ def check_expressions(url):
     report("every target is up", [problem] if problem else [])
     for path in DASHBOARDS:
         asked = list(dashboard_expressions(json.loads(path.read_text())))
-        problems = []
-        for title, expression, legend in asked:
-            problem = wait(lambda: expression_problem(url, expression, legend), title)
-            problems += [f"{title}: {problem}"] if problem else []
+        problems = wait_all({f"{title}: {expression}": partial(expression_problem, url, expression, legend) for title, expression, legend in asked})
         report(f"dashboard {path.stem}: {len(asked)} expressions have data", problems)
     for file in sorted({file for file, _ in rules()}):
-        problems = []
         mine = [rule for name, rule in rules() if name == file]
-        for rule in mine:
-            problem = wait(lambda: selectors_problem(url, rule["expr"]), "rule")
-            problems += [f"{rule.get('alert') or rule['record']}: {problem}"] if problem else []
+        problems = wait_all({rule.get("alert") or rule["record"]: partial(selectors_problem, url, rule["expr"]) for rule in mine})
         report(f"rules {file}: what {len(mine)} expressions read is there", problems)
         groups = [group for group in get(url, "rules")["groups"] if group["file"].endswith(f"{file}.yml")]
         ill = [f"{rule['name']}: {rule['lastError']}" for group in groups for rule in group["rules"] if rule["health"] == "err"]

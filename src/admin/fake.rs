@@ -14,6 +14,7 @@ use super::operator::{DatabaseState, GlobalState, Operator, SetOutcome, Shutdown
 use super::rights::Role;
 use super::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
 use crate::config::Config;
+use crate::metrics::Measures;
 use crate::wire::frame;
 use crate::worker::report::{PoolRow, SocketRow};
 
@@ -24,6 +25,7 @@ pub(crate) struct Fake {
     pub state: Mutex<GlobalState>,
     pub states: Mutex<BTreeMap<String, DatabaseState>>,
     pub pools: Vec<PoolRow>,
+    pub measures: Measures,
     pub clients: Vec<SocketRow>,
     pub servers: Vec<SocketRow>,
     pub databases: Vec<DatabaseRow>,
@@ -98,6 +100,10 @@ impl Operator for Fake {
 
     async fn pools(&self) -> Vec<PoolRow> {
         self.pools.clone()
+    }
+
+    async fn measures(&self) -> Measures {
+        self.measures.clone()
     }
 
     async fn clients(&self) -> Vec<SocketRow> {

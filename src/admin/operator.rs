@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::error::CommandError;
 use super::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
 use crate::config::Config;
+use crate::metrics::Measures;
 use crate::worker::report::{PoolRow, SocketRow};
 
 /// How the program is to end.
@@ -66,6 +67,8 @@ pub trait Operator {
 
     /// Every pool: one row per pool and worker, in any order.
     fn pools(&self) -> impl Future<Output = Vec<PoolRow>>;
+    /// Everything that was measured, merged over the workers.
+    fn measures(&self) -> impl Future<Output = Measures>;
     /// Every logged-in client, in any order.
     fn clients(&self) -> impl Future<Output = Vec<SocketRow>>;
     /// Every client that is still logging in, in any order.

@@ -15,6 +15,7 @@ use crate::client::greeting::Greeting;
 use crate::client::login::Replication;
 use crate::config::{ClientLimits, PoolSettings};
 use crate::error::ClientError;
+use crate::metrics::WorkerMeasures;
 use crate::net::dial::Target;
 use crate::net::options::TcpOptions;
 use crate::net::stream::{DetachedStream, PeerAddr};
@@ -190,6 +191,8 @@ pub enum Control {
     Clients(oneshot::Sender<Vec<SocketRow>>),
     /// The rows of `SHOW SERVERS`.
     Servers(oneshot::Sender<Vec<SocketRow>>),
+    /// What was measured.
+    Measures(oneshot::Sender<WorkerMeasures>),
     /// Close everything and end.
     Stop,
 }

@@ -16,10 +16,11 @@ use crate::client::admission::{Arriving, Entrance};
 use crate::config::{CONSOLE_DATABASE, Config, Database};
 use crate::error::ClientError;
 use crate::metrics::measures::merge_pools;
-use crate::metrics::{self, ErrorKind, Measures, PoolMeasures};
+use crate::metrics::{self, ErrorKind, Limit, Measures, PoolMeasures};
 use crate::types::{ConnId, PoolKey};
 use crate::worker::mail::{Control, Mail, Scope};
-use crate::worker::report::{PoolRow, SocketRow};
+use crate::worker::measures::merge_queues;
+use crate::worker::report::{ClientView, PoolRow, QueueView, SocketRow};
 
 /// How often is looked whether what is waited for (no server in use, no server to be closed) has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -349,6 +350,16 @@ impl Operator for App {
             errors: self.admission.errors().read(),
             threads: metrics::threads::read(),
         }
+    }
+
+    async fn view(&self, id: u64) -> Option<ClientView> {
+        let views = self.ask(|reply| Control::View(ConnId(id), reply)).await;
+        views.into_iter().flatten().next()
+    }
+
+    async fn queue(&self, pool: &PoolKey, limit: Limit) -> QueueView {
+        let queues = self.ask(|reply| Control::Queue(pool.clone(), limit, reply));
+        merge_queues(queues.await)
     }
 
     async fn clients(&self) -> Vec<SocketRow> {

@@ -205,6 +205,13 @@ impl<L: Label> Counts<L> {
         self.counts[label.index()] += n;
     }
 
+    /// For each label the larger of both.
+    pub fn raise(&mut self, other: &Counts<L>) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count = (*count).max(*more);
+        }
+    }
+
     /// How often for all labels together.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()

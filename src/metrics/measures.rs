@@ -1,7 +1,7 @@
 //! What is read: plain values, one per pool and per worker, and how they add up.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::ops::AddAssign;
 
 use super::histogram::Histogram;
 use super::labels::{Counts, ErrorKind, Limit, PinReason, WaitReason};
@@ -20,6 +20,13 @@ pub struct Bytes {
     pub server_in: u64,
     /// To servers.
     pub server_out: u64,
+}
+
+impl AddAssign for Trades {
+    fn add_assign(&mut self, other: Trades) {
+        self.given += other.given;
+        self.taken += other.taken;
+    }
 }
 
 /// Servers that went from worker to worker. Over all workers both are equal, but for those under way.
@@ -65,8 +72,8 @@ pub struct PoolMeasures {
     pub waits: Counts<WaitReason>,
     /// Clients that wait now, by the reason that holds now.
     pub waiting: Counts<WaitReason>,
-    /// How long the one of them that has waited longest has.
-    pub longest_wait: Duration,
+    /// For each reason, how long the one of them that has waited longest has, µs.
+    pub longest: Counts<WaitReason>,
     /// Servers kept beyond the end of a transaction.
     pub pins: Counts<PinReason>,
     /// Bytes.
@@ -109,7 +116,7 @@ impl PoolMeasures {
         self.server_connect.merge(&other.server_connect);
         self.waits += &other.waits;
         self.waiting += &other.waiting;
-        self.longest_wait = self.longest_wait.max(other.longest_wait);
+        self.longest.raise(&other.longest);
         self.pins += &other.pins;
         self.bytes.client_in += other.bytes.client_in;
         self.bytes.client_out += other.bytes.client_out;
@@ -118,8 +125,7 @@ impl PoolMeasures {
         self.prepared_hits += other.prepared_hits;
         self.prepared_misses += other.prepared_misses;
         self.denied += &other.denied;
-        self.trades.given += other.trades.given;
-        self.trades.taken += other.trades.taken;
+        self.trades += other.trades;
         self.stats += other.stats;
         self.clients += other.clients;
     }
@@ -138,9 +144,9 @@ pub struct WorkerMeasures {
     pub servers: u64,
     /// Of these, servers linked to a client.
     pub servers_active: u64,
-    /// What `SHOW STATS` counts, over the pools that it has now.
+    /// What `SHOW STATS` counts.
     pub stats: Stats,
-    /// Servers traded with other workers, over the pools that it has now.
+    /// Servers traded with other workers.
     pub trades: Trades,
     /// Its part of each pool.
     pub pools: Vec<PoolMeasures>,

@@ -564,6 +564,12 @@ impl PoolShare {
             .then(|| error.clone())
     }
 
+    /// The error of the last attempt, if it failed.
+    pub fn last_failure(&self) -> Option<ClientError> {
+        let attempts = self.attempts.lock();
+        attempts.failed.as_ref().map(|(_, error)| error.clone())
+    }
+
     /// True if a server is connected, not counting those being opened.
     pub fn has_servers(&self) -> bool {
         self.servers.count() > self.dialing.load(SeqCst)

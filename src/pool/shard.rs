@@ -30,7 +30,7 @@ use super::why::Standing;
 use crate::config::{PoolMode, PoolSettings};
 use crate::error::ClientError;
 use crate::metrics::{
-    ErrorCounts, ErrorKind, PinReason, PoolGauges, PoolMeasures, Stats, WaitReason,
+    ErrorCounts, ErrorKind, PinReason, PoolGauges, PoolMeasures, Stats, Trades, WaitReason,
 };
 use crate::net::dial::Target;
 use crate::server::conn::{ParamSpace, ServerCard, ServerState, TravelingServer};
@@ -113,6 +113,8 @@ pub struct Surroundings {
     pub errors: Arc<ErrorCounts>,
     /// Tracked parameters.
     pub space: Rc<ParamSpace>,
+    /// What shards of this worker that are no more had counted.
+    pub gone: Cell<(Stats, Trades)>,
     /// Starts a task on this worker.
     pub spawn: Box<dyn Fn(LocalTask)>,
     /// The prefix of log lines about a client of this worker, if there is one with this number.
@@ -188,6 +190,10 @@ impl Drop for Shard {
         self.share.show_resting(worker, 0);
         self.share.show_waiting(worker, None);
         self.share.retire(&self.measures());
+        let (mut stats, mut trades) = self.around.gone.get();
+        stats += self.stats();
+        trades += self.gauges.trades();
+        self.around.gone.set((stats, trades));
     }
 }
 
@@ -339,11 +345,14 @@ impl Shard {
         }
     }
 
-    /// Why each client waits that does.
-    pub fn reasons(&self) -> Vec<WaitReason> {
+    /// Who waits in the queue, in order: who it is, if that is known, since when, and why.
+    pub fn queue(&self) -> Vec<(Option<ConnId>, Instant, WaitReason)> {
         let standing = self.standing();
-        let queued = (0..self.core.borrow().waiting()).map(|place| standing.reason(place));
-        queued.chain(self.reasons_of_dedicated()).collect()
+        let core = self.core.borrow();
+        let waiters = core.queue_of().zip(0..);
+        waiters
+            .map(|((ticket, since), place)| (ticket.client(), since, standing.reason(place)))
+            .collect()
     }
 
     /// A client does not wait any more.

@@ -271,7 +271,7 @@ impl Place {
         card.begin_waiting(now);
         let place = Place {
             shard: shard.clone(),
-            ticket: Rc::default(),
+            ticket: Rc::new(Ticket::of(card.id)),
         };
         match shard.checkout(&place.ticket, now) {
             Some(lease) => place.ticket.give(Grant::Server(lease)),

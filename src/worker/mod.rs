@@ -7,7 +7,7 @@ mod client;
 pub mod executor;
 pub mod inquiry;
 pub mod mail;
-mod measures;
+pub mod measures;
 pub mod report;
 mod rows;
 
@@ -127,6 +127,7 @@ impl Worker {
                 post: outfit.post,
                 logins: outfit.logins,
                 errors: outfit.errors,
+                gone: Cell::default(),
                 space: space.clone(),
             }),
             sessions: Rc::new(session::Surroundings {
@@ -421,6 +422,10 @@ impl Worker {
             Control::Pools(reply) => drop(reply.send(self.pool_rows(now))),
             Control::Clients(reply) => drop(reply.send(self.client_rows(now))),
             Control::Servers(reply) => drop(reply.send(self.server_rows(now))),
+            Control::View(id, reply) => drop(reply.send(self.view(id, now))),
+            Control::Queue(pool, limit, reply) => {
+                drop(reply.send(self.queue_view(&pool, limit, now)));
+            }
             Control::Measures(reply) => drop(reply.send(self.measures(now))),
             Control::Stop => {}
         }

@@ -63,11 +63,9 @@ impl Shard {
         standing.reason(0)
     }
 
-    /// Why each client waits that waits for a server of its own.
-    pub(super) fn reasons_of_dedicated(&self) -> Vec<WaitReason> {
-        let clients: Vec<ConnId> = self.dedicated.borrow().keys().copied().collect();
-        let why = |client| self.why_dedicated(client);
-        clients.into_iter().map(why).collect()
+    /// The clients that wait for servers of their own.
+    pub fn waiting_dedicated(&self) -> Vec<ConnId> {
+        self.dedicated.borrow().keys().copied().collect()
     }
 
     /// Opens connections for those that have none under way; a resting server of the pool makes room.

@@ -192,6 +192,7 @@ impl House {
                 post: post.clone(),
                 logins: tokio::runtime::Handle::current(),
                 errors: Arc::default(),
+                gone: Cell::default(),
                 space: Rc::new(ParamSpace {
                     tracked: Arc::new(Tracked::new(&[])),
                     interner: RefCell::new(Interner::default()),

@@ -94,9 +94,13 @@ pub enum Show {
     ActiveSockets,
     Clients,
     Config,
+    /// Our own: what is counted of each pool besides the statistics.
+    Counters,
     Databases,
     DnsHosts,
     DnsZones,
+    /// Our own: what has gone wrong, counted.
+    Errors,
     /// Our own: what a client does, and why it waits. `None` if what follows is no number.
     ExplainClient(Option<u64>),
     Help,
@@ -129,13 +133,15 @@ pub enum Show {
 }
 
 /// What follows `SHOW`, in lower case; besides, there is `SHOW EXPLAIN CLIENT id`.
-pub const SHOWS: [(&str, Show); 26] = [
+pub const SHOWS: [(&str, Show); 28] = [
     ("active_sockets", Show::ActiveSockets),
     ("clients", Show::Clients),
     ("config", Show::Config),
+    ("counters", Show::Counters),
     ("databases", Show::Databases),
     ("dns_hosts", Show::DnsHosts),
     ("dns_zones", Show::DnsZones),
+    ("errors", Show::Errors),
     ("help", Show::Help),
     ("latency", Show::Latency),
     ("lists", Show::Lists),

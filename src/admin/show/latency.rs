@@ -1,4 +1,4 @@
-//! SHOW LATENCY, WAITS, WORKERS and TOP: what PgBouncer has no SHOW for.
+//! SHOW LATENCY, WAITS, COUNTERS, ERRORS, WORKERS and TOP: what PgBouncer has no SHOW for.
 
 use std::time::Duration;
 
@@ -65,6 +65,45 @@ pub(super) fn waits(to: &mut Table, pools: &[PoolMeasures]) {
                 ]);
             }
         }
+    }
+}
+
+/// What is counted of each pool and has no SHOW of its own; zeros are left out.
+pub(super) fn counters(to: &mut Table, pools: &[PoolMeasures]) {
+    for pool in pools {
+        let (bytes, trades) = (&pool.bytes, &pool.trades);
+        let pins = pool.pins.iter();
+        let pins = pins.map(|(reason, n)| ("pins", reason.word(), n));
+        let denied = pool.denied.iter();
+        let denied = denied.map(|(limit, n)| ("connections_denied", limit.word(), n));
+        let others = [
+            ("bytes", "client_in", bytes.client_in),
+            ("bytes", "client_out", bytes.client_out),
+            ("bytes", "server_in", bytes.server_in),
+            ("bytes", "server_out", bytes.server_out),
+            ("prepared_statements", "hits", pool.prepared_hits),
+            ("prepared_statements", "misses", pool.prepared_misses),
+            ("servers_traded", "given", trades.given),
+            ("servers_traded", "taken", trades.taken),
+        ];
+        let counted = others.into_iter().chain(pins).chain(denied);
+        for (what, of, count) in counted.filter(|(.., count)| *count > 0) {
+            let (database, user) = (&pool.database, &pool.user);
+            to.push([
+                database.into(),
+                user.into(),
+                what.into(),
+                of.into(),
+                count.into(),
+            ]);
+        }
+    }
+}
+
+/// Every kind of error.
+pub(super) fn errors(to: &mut Table, measures: &Measures) {
+    for (kind, count) in measures.errors.iter() {
+        to.push([kind.word().into(), kind.side().word().into(), count.into()]);
     }
 }
 

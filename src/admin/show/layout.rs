@@ -47,6 +47,8 @@ pub fn columns(show: Show) -> &'static [Column] {
         Show::Totals => const { &[text("name"), numeric("value")] },
         Show::Mem => &MEM,
         Show::DnsHosts => const { &[text("hostname"), int8("ttl"), text("addrs")] },
+        Show::Counters => &COUNTERS,
+        Show::Errors => const { &[text("kind"), text("side"), numeric("count")] },
         Show::ExplainClient(_) => &EXPLAIN,
         Show::Latency => &LATENCY,
         Show::Top => &TOP,
@@ -115,6 +117,14 @@ static POOLS: [Column; 17] = [
     int4("maxwait_us"),
     text("pool_mode"),
     text("load_balance_hosts"),
+];
+
+static COUNTERS: [Column; 5] = [
+    text("database"),
+    text("user"),
+    text("what"),
+    text("of"),
+    numeric("count"),
 ];
 
 static EXPLAIN: [Column; 8] = [

@@ -8,7 +8,7 @@
 //! | [`sockets`] | CLIENTS, SERVERS, SOCKETS, ACTIVE_SOCKETS |
 //! | [`mem`] | MEM |
 //! | [`stats`] | STATS and its relatives |
-//! | [`latency`] | LATENCY, WAITS, WORKERS, TOP: pgweir's own |
+//! | [`latency`] | LATENCY, WAITS, COUNTERS, ERRORS, WORKERS, TOP: pgweir's own |
 //! | [`explain`] | EXPLAIN CLIENT: what a client does, and why it waits |
 //!
 //! All but [`run`] is pure.
@@ -71,6 +71,8 @@ pub async fn run<O: Operator>(show: Show, operator: &O, desk: &Desk, formats: Fo
             let counts = counts(operator, desk).await;
             mem::mem(to, &counts, &operator.servers().await);
         }
+        Show::Counters => latency::counters(to, &operator.measures().await.pools),
+        Show::Errors => latency::errors(to, &operator.measures().await),
         Show::Latency => latency::latency(to, &operator.measures().await.pools),
         Show::Waits => latency::waits(to, &operator.measures().await.pools),
         Show::Workers => latency::workers(to, &operator.measures().await),

@@ -14,8 +14,10 @@ use super::operator::{DatabaseState, GlobalState, Operator, SetOutcome, Shutdown
 use super::rights::Role;
 use super::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
 use crate::config::Config;
+use crate::metrics::{Limit, Measures};
+use crate::types::PoolKey;
 use crate::wire::frame;
-use crate::worker::report::{PoolRow, SocketRow};
+use crate::worker::report::{ClientView, PoolRow, QueueView, SocketRow};
 
 /// The program as the test wants it.
 #[derive(Default)]
@@ -24,6 +26,9 @@ pub(crate) struct Fake {
     pub state: Mutex<GlobalState>,
     pub states: Mutex<BTreeMap<String, DatabaseState>>,
     pub pools: Vec<PoolRow>,
+    pub measures: Measures,
+    pub views: Vec<ClientView>,
+    pub queue: QueueView,
     pub clients: Vec<SocketRow>,
     pub servers: Vec<SocketRow>,
     pub databases: Vec<DatabaseRow>,
@@ -98,6 +103,18 @@ impl Operator for Fake {
 
     async fn pools(&self) -> Vec<PoolRow> {
         self.pools.clone()
+    }
+
+    async fn measures(&self) -> Measures {
+        self.measures.clone()
+    }
+
+    async fn view(&self, id: u64) -> Option<ClientView> {
+        self.views.iter().find(|view| view.id == id).cloned()
+    }
+
+    async fn queue(&self, _: &PoolKey, _: Limit) -> QueueView {
+        self.queue.clone()
     }
 
     async fn clients(&self) -> Vec<SocketRow> {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::error::CommandError;
 use super::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
 use crate::config::Config;
-use crate::worker::report::{PoolRow, SocketRow};
+use crate::metrics::{Limit, Measures};
+use crate::types::PoolKey;
+use crate::worker::report::{ClientView, PoolRow, QueueView, SocketRow};
 
 /// How the program is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,12 @@ pub trait Operator {
 
     /// Every pool: one row per pool and worker, in any order.
     fn pools(&self) -> impl Future<Output = Vec<PoolRow>>;
+    /// Everything that was measured, merged over the workers.
+    fn measures(&self) -> impl Future<Output = Measures>;
+    /// What is known of one client; `None` if no worker has it.
+    fn view(&self, id: u64) -> impl Future<Output = Option<ClientView>>;
+    /// Who waits for servers of a pool, and who holds those that count against this limit.
+    fn queue(&self, pool: &PoolKey, limit: Limit) -> impl Future<Output = QueueView>;
     /// Every logged-in client, in any order.
     fn clients(&self) -> impl Future<Output = Vec<SocketRow>>;
     /// Every client that is still logging in, in any order.

@@ -1,5 +1,6 @@
 //! What the operator's side works with: the orders of the console and of signals, carried out, and the rows of every `SHOW`.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +15,12 @@ use crate::admin::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow
 use crate::client::admission::{Arriving, Entrance};
 use crate::config::{CONSOLE_DATABASE, Config, Database};
 use crate::error::ClientError;
+use crate::metrics::measures::merge_pools;
+use crate::metrics::{self, ErrorKind, Limit, Measures, PoolMeasures};
 use crate::types::{ConnId, PoolKey};
 use crate::worker::mail::{Control, Mail, Scope};
-use crate::worker::report::{PoolRow, SocketRow};
+use crate::worker::measures::merge_queues;
+use crate::worker::report::{ClientView, PoolRow, QueueView, SocketRow};
 
 /// How often is looked whether what is waited for (no server in use, no server to be closed) has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -261,7 +265,11 @@ impl App {
         self.order(|orders| orders.shutdown = Some(mode));
         if mode == ShutdownMode::WaitForServers {
             self.begin_pause(None);
-            self.tell_workers(|| Control::RefuseWaiting(ClientError::new("server shutting down")));
+            self.tell_workers(|| {
+                Control::RefuseWaiting(
+                    ClientError::new("server shutting down").as_kind(ErrorKind::PoolerShutdown),
+                )
+            });
         }
     }
 
@@ -311,6 +319,47 @@ impl Operator for App {
 
     async fn pools(&self) -> Vec<PoolRow> {
         self.ask_rows(Control::Pools).await
+    }
+
+    async fn measures(&self) -> Measures {
+        let mut workers = self.ask(Control::Measures).await;
+        workers.sort_by_key(|worker| worker.worker);
+        let mut parts: Vec<PoolMeasures> = Vec::new();
+        for worker in &mut workers {
+            parts.append(&mut worker.pools);
+        }
+        let shares = self.budget.pools();
+        parts.extend(shares.iter().map(|share| share.retired()));
+        let mut pools = merge_pools(parts);
+        let of_process: HashMap<_, _> = shares
+            .iter()
+            .map(|share| {
+                let key = &share.key;
+                ((key.database.as_str(), key.user.as_str()), share)
+            })
+            .collect();
+        for pool in &mut pools {
+            if let Some(share) = of_process.get(&(pool.database.as_str(), pool.user.as_str())) {
+                pool.connections = share.servers() as u64;
+                pool.limits = share.limits();
+            }
+        }
+        Measures {
+            pools,
+            workers,
+            errors: self.admission.errors().read(),
+            threads: metrics::threads::read(),
+        }
+    }
+
+    async fn view(&self, id: u64) -> Option<ClientView> {
+        let views = self.ask(|reply| Control::View(ConnId(id), reply)).await;
+        views.into_iter().flatten().next()
+    }
+
+    async fn queue(&self, pool: &PoolKey, limit: Limit) -> QueueView {
+        let queues = self.ask(|reply| Control::Queue(pool.clone(), limit, reply));
+        merge_queues(queues.await)
     }
 
     async fn clients(&self) -> Vec<SocketRow> {
@@ -515,14 +564,17 @@ impl Operator for App {
             // Nobody is greeted before RESUME: what was known of the servers went with them.
             self.renew_database(Some(&name));
             self.tell_workers(|| {
-                Control::Kill(Some(name.clone()), ClientError::new("database removed"))
+                Control::Kill(
+                    Some(name.clone()),
+                    ClientError::new("database removed").as_kind(ErrorKind::Killed),
+                )
             });
         }
         Ok(())
     }
 
     async fn kill_client(&self, id: u64) -> bool {
-        let error = ClientError::new("admin forced disconnect");
+        let error = ClientError::new("admin forced disconnect").as_kind(ErrorKind::Killed);
         let found = self
             .ask(|reply| Control::KillClient(ConnId(id), error.clone(), reply))
             .await;

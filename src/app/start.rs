@@ -266,6 +266,7 @@ fn start_workers(
             tracked: in_force.desk.tracked.clone(),
             cache: cache.clone(),
             blueprint: in_force.blueprint.clone(),
+            errors: app.admission.errors().clone(),
         };
         std::thread::Builder::new()
             .name(format!("worker-{id}"))

@@ -11,6 +11,7 @@ mod hba;
 mod ldap;
 mod limits;
 mod load_balance;
+mod measures;
 mod modes;
 mod operate;
 mod pam;

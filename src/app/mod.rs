@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::admin::operator::ShutdownMode;
+use crate::admin::rows::Reloads;
 use crate::auth::Acquaintances;
 use crate::client::admission::Admission;
 use crate::client::login::{ConsoleLogin, Desk};
@@ -84,6 +85,8 @@ pub struct App {
     consoles: admin::desk::Desk,
     console_arrivals: mpsc::UnboundedSender<Box<ConsoleLogin>>,
     logs: LogHandle,
+    /// How reloads have gone. Locked to note one, and to tell.
+    reloads: Mutex<Reloads>,
     /// Tells the service manager how we are.
     notifier: Notifier,
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
@@ -10,10 +10,13 @@ use super::parts::{self, Constants};
 use super::{App, InForce};
 use crate::admin::error::CommandError;
 use crate::admin::operator::{DatabaseState, GlobalState, Operator, SetOutcome, ShutdownMode};
-use crate::admin::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
+use crate::admin::rows::{
+    CertificateRow, DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, Reloads, UserRow,
+};
 use crate::client::admission::{Arriving, Entrance};
 use crate::config::{CONSOLE_DATABASE, Config, Database};
 use crate::error::ClientError;
+use crate::net::tls::Expiry;
 use crate::types::{ConnId, PoolKey};
 use crate::worker::mail::{Control, Mail, Scope};
 use crate::worker::report::{PoolRow, SocketRow};
@@ -50,6 +53,12 @@ impl App {
 
     /// Reads the configuration again. A file with any mistake changes nothing.
     pub(super) fn reload_now(&self) -> Result<(), CommandError> {
+        let result = self.try_reload();
+        self.reloads.lock().note(result.is_ok(), SystemTime::now());
+        result
+    }
+
+    fn try_reload(&self) -> Result<(), CommandError> {
         let old = self.config_now();
         let path = old
             .settings
@@ -428,6 +437,23 @@ impl Operator for App {
         rows.collect()
     }
 
+    fn reloads(&self) -> Reloads {
+        *self.reloads.lock()
+    }
+
+    fn certificates(&self) -> Vec<CertificateRow> {
+        let in_force = self.in_force();
+        let client = in_force.desk.tls.iter();
+        let client = client.flat_map(|tls| certificate_rows("client", tls.expiries()));
+        let server = in_force.blueprint.tls.iter();
+        let server = server.flat_map(|tls| certificate_rows("server", tls.expiries()));
+        client.chain(server).collect()
+    }
+
+    fn suppressed_lines(&self) -> u64 {
+        self.logs.suppressed()
+    }
+
     async fn reload(&self) -> Result<(), CommandError> {
         self.reload_now()
     }
@@ -552,6 +578,17 @@ impl Operator for App {
             let _ = tokio::time::timeout(CLOSING_MAX, closed).await;
         }
     }
+}
+
+fn certificate_rows<'a>(
+    side: &'static str,
+    expiries: &'a [Expiry],
+) -> impl Iterator<Item = CertificateRow> + 'a {
+    expiries.iter().map(move |expiry| CertificateRow {
+        side,
+        file: expiry.file.clone(),
+        not_after: expiry.not_after,
+    })
 }
 
 /// A client that is logging in, as PgBouncer shows it.

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Runtime;
@@ -19,6 +19,7 @@ use crate::admin::console;
 use crate::admin::desk::ConsoleUser;
 use crate::admin::operator::{Operator, ShutdownMode};
 use crate::admin::rights::Role;
+use crate::admin::rows::Reloads;
 use crate::auth::scram::MockSeed;
 use crate::cli::Run;
 use crate::client::admission::{Admission, KeyHolder};
@@ -53,10 +54,11 @@ const SPARE_DESCRIPTORS: u64 = 64;
 
 /// Runs the pooler until it is told to stop. Whatever keeps it from starting has been said when this returns.
 pub fn run(run: Run) -> ExitCode {
-    match try_run(run) {
+    let mut json = false;
+    match try_run(run, &mut json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logs::print_fatal(error);
+            logs::print_fatal(error, json);
             ExitCode::FAILURE
         }
     }
@@ -64,7 +66,8 @@ pub fn run(run: Run) -> ExitCode {
 
 type Failure = Box<dyn std::error::Error>;
 
-fn try_run(run: Run) -> Result<(), Failure> {
+/// `json`: how the last words are to be written, as far as that is known by then.
+fn try_run(run: Run, json: &mut bool) -> Result<(), Failure> {
     // SAFETY: the program has just begun: it has one thread, has opened no descriptor besides the standard ones, and does this once.
     let manager = unsafe { Manager::from_environment() }?;
     let logs = logs::init(logs::LogOptions {
@@ -74,6 +77,9 @@ fn try_run(run: Run) -> Result<(), Failure> {
     })?;
     logs::hook_panics();
     let variables = crate::config::variables().into_iter().collect::<Vec<_>>();
+    // What there is to say of the configuration is said as it wants it.
+    *json = parts::wants_json(&run.file, &variables);
+    logs.set_json(*json);
     let config = parts::load(&run.file, &variables).map_err(|_| "cannot load config file")?;
     let settings = &config.settings;
     if let Some(user) = run.user.as_ref().or(settings.user.as_ref()) {
@@ -116,7 +122,9 @@ fn try_run(run: Run) -> Result<(), Failure> {
         in_force,
         notifier: manager.notifier,
     };
+    let kept = prepared.logs.clone();
     let served = serve(prepared, manager.sockets, readiness);
+    kept.tell_all_repeats();
     drop(pidfile);
     served
 }
@@ -244,6 +252,7 @@ impl Prepared {
             consoles: crate::admin::desk::Desk::new(Instant::now()),
             console_arrivals,
             logs: self.logs,
+            reloads: Mutex::new(Reloads::begin(SystemTime::now())),
             notifier: self.notifier,
         }
     }
@@ -327,6 +336,7 @@ async fn control_loop(
             signal = signals.next() => if !obey(&app, signal) { return Ok(()) },
             _ = sweeper.tick() => {
                 app.sweep();
+                app.logs.tell_repeats();
                 stats.follow(&app);
             }
             () = stats.due() => log_stats(&app).await,

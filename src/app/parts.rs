@@ -77,8 +77,13 @@ pub fn log_options(settings: &Settings, run: &crate::cli::Run) -> LogOptions {
             .verbose
             .max(u8::try_from(settings.verbose).unwrap_or(u8::MAX)),
         syslog: settings.syslog.then(|| SyslogOptions::new(ident, facility)),
-        json: settings.log_format == LogFormat::Json,
+        json: wants_json(settings),
     }
+}
+
+/// Whether the log is to be made of JSON objects.
+pub fn wants_json(settings: &Settings) -> bool {
+    settings.log_format == LogFormat::Json
 }
 
 fn tls_settings(settings: &Settings, side: &str) -> TlsSettings {
@@ -328,10 +333,10 @@ pub fn server_tls_differs(old: &Settings, new: &Settings) -> bool {
     tls_settings(old, "server") != tls_settings(new, "server")
 }
 
-/// Whether a configuration that can be read asks for JSON lines.
-pub fn wants_json(path: &Path, variables: &[(String, String)]) -> bool {
-    let loaded = crate::config::load(path, variables.iter().cloned());
-    loaded.is_ok_and(|loaded| loaded.config.settings.log_format == LogFormat::Json)
+/// What a configuration says, without a word about it; `None` if it has mistakes.
+pub fn preview(path: &Path, variables: &[(String, String)]) -> Option<Settings> {
+    let loaded = crate::config::load(path, variables.iter().cloned()).ok()?;
+    Some(loaded.config.settings)
 }
 
 /// Reads a configuration and logs what is wrong or worth a word.

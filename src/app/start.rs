@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::doors::{self, Door, Doors};
+use super::filewatch::{self, Watch};
 use super::parts::{self, Constants};
 use super::peers::Peers;
 use super::{App, Orders};
@@ -77,9 +78,11 @@ fn try_run(run: Run, json: &mut bool) -> Result<(), Failure> {
     })?;
     logs::hook_panics();
     let variables = crate::config::variables().into_iter().collect::<Vec<_>>();
+    let preview = parts::preview(&run.file, &variables);
     // What there is to say of the configuration is said as it wants it.
-    *json = parts::wants_json(&run.file, &variables);
+    *json = preview.as_ref().is_some_and(parts::wants_json);
     logs.set_json(*json);
+    let watch = filewatch::begin(&run.file, preview.as_ref(), None);
     let config = parts::load(&run.file, &variables).map_err(|_| "cannot load config file")?;
     let settings = &config.settings;
     if let Some(user) = run.user.as_ref().or(settings.user.as_ref()) {
@@ -120,6 +123,7 @@ fn try_run(run: Run, json: &mut bool) -> Result<(), Failure> {
         logs,
         variables,
         in_force,
+        watch,
         notifier: manager.notifier,
     };
     let kept = prepared.logs.clone();
@@ -135,6 +139,7 @@ struct Prepared {
     logs: LogHandle,
     variables: Vec<(String, String)>,
     in_force: super::InForce,
+    watch: Watch,
     notifier: Notifier,
 }
 
@@ -174,7 +179,9 @@ fn serve(prepared: Prepared, passed: Vec<OwnedFd>, readiness: Readiness) -> Resu
     let doors = Doors::open(&app, &logins, listeners)?;
     logins.spawn(watch_names(app.clone()));
     app.ensure_pools();
-    let ended = LocalSet::new().block_on(
+    let local = LocalSet::new();
+    local.spawn_local(filewatch::run(app.clone(), logins.handle().clone()));
+    let ended = local.block_on(
         &control,
         control_loop(app.clone(), signals, arrivals, doors, readiness),
     );
@@ -253,6 +260,7 @@ impl Prepared {
             console_arrivals,
             logs: self.logs,
             reloads: Mutex::new(Reloads::begin(SystemTime::now())),
+            watch: Mutex::new(self.watch),
             notifier: self.notifier,
         }
     }
@@ -398,11 +406,7 @@ fn obey(app: &App, signal: Signal) -> bool {
     match signal {
         Signal::Hup => {
             tracing::info!("got SIGHUP, re-reading config");
-            app.notifier.reloading();
-            if app.reload_now().is_err() {
-                tracing::warn!("the old configuration stays in force");
-            }
-            app.notifier.ready();
+            app.reload_as_told();
         }
         Signal::Term | Signal::Int if state.shutting_down => {
             tracing::info!("got {} while shutting down, fast exit", signal.name());

@@ -48,6 +48,7 @@ pub use self::words::{AuthType, LoadBalanceHosts, LogFormat, PoolMode, SslMode, 
 
 pub use self::draft::Places;
 use self::draft::{Draft, Finished};
+pub use self::source::files;
 
 /// A configuration that was read without mistakes.
 #[derive(Clone, Debug)]

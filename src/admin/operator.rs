@@ -7,7 +7,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::error::CommandError;
-use super::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
+use super::rows::{
+    CertificateRow, DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, Reloads, UserRow,
+};
 use crate::config::Config;
 use crate::metrics::{Limit, Measures};
 use crate::types::PoolKey;
@@ -92,6 +94,13 @@ pub trait Operator {
     fn dns_hosts(&self) -> impl Future<Output = Vec<DnsHostRow>>;
     /// Every zone whose serial is watched, in any order.
     fn dns_zones(&self) -> impl Future<Output = Vec<DnsZoneRow>>;
+
+    /// How reloads have gone.
+    fn reloads(&self) -> Reloads;
+    /// The files of certificates in force, with their ends.
+    fn certificates(&self) -> Vec<CertificateRow>;
+    /// How many lines of the log were held back as repeats since the start.
+    fn suppressed_lines(&self) -> u64;
 
     /// Reads the configuration again. What is wrong with it is logged.
     fn reload(&self) -> impl Future<Output = Result<(), CommandError>>;

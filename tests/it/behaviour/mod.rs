@@ -6,6 +6,7 @@ mod cancel;
 mod cli;
 mod console;
 mod dns;
+mod drain;
 mod fairness;
 mod hba;
 mod ldap;

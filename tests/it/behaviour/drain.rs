@@ -1,4 +1,5 @@
-//! `shutdown_mode = drain`: SIGTERM, or `SHUTDOWN DRAIN`, closes every client where it loses nothing.
+//! `shutdown_mode = drain`: SIGTERM, or `SHUTDOWN DRAIN`, closes every client where it loses nothing. What a rolling restart makes of
+//! it is in [`super::drain_rolling`].
 
 use nix::sys::signal::Signal;
 use tokio::net::TcpStream;

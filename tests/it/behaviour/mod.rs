@@ -7,6 +7,7 @@ mod cli;
 mod console;
 mod dns;
 mod drain;
+mod drain_rolling;
 mod fairness;
 mod hba;
 mod ldap;

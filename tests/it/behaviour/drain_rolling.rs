@@ -154,10 +154,7 @@ async fn customer(port: u16, habit: Habit, ledger: Arc<Ledger>) {
         while ids.len() < 2 {
             ids.push(ledger.next_id.fetch_add(1, SeqCst));
         }
-        let met = match work(&mut session, habit, &mut ids, &ledger).await {
-            Ok(()) => None,
-            Err(error) => Some(error),
-        };
+        let met = work(&mut session, habit, &mut ids, &ledger).await.err();
         if met.is_some() || session.client.is_closed() {
             let crossed = met.as_ref().is_some_and(|error| !error.is_closed());
             ledger.crossed.fetch_add(usize::from(crossed), SeqCst);

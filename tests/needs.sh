@@ -50,7 +50,7 @@ apt_install() {
     sudo=(sudo)
   fi
   say "installing with apt: $*"
-  local log quiet= service services=()
+  local log service services=() quiet=''
   log=$(mktemp)
   for service in "${SERVICES[@]}"; do
     if [[ " $* " == *" $service "* ]]; then services+=("$service"); fi

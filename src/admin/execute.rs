@@ -70,6 +70,10 @@ pub async fn run<O: Operator>(
         log(command);
     }
     match command {
+        Command::Show(Show::ExplainClient(id)) => {
+            let explained = show::explain::run(*id, operator, desk, formats).await?;
+            return Ok(Done::Reply(shown(explained)));
+        }
         Command::Show(show) => {
             return Ok(Done::Reply(answer(*show, operator, desk, formats).await));
         }
@@ -122,6 +126,14 @@ async fn answer<O: Operator>(show: Show, operator: &O, desk: &Desk, formats: For
     }
 }
 
+fn shown(rows: Table) -> Reply {
+    Reply {
+        rows: Some(rows),
+        tag: "SHOW".into(),
+        ..Reply::default()
+    }
+}
+
 fn help() -> String {
     let names: Vec<String> = SHOWS
         .iter()
@@ -140,8 +152,9 @@ fn help() -> String {
 /// SHOW names on one line of SHOW HELP.
 const HELP_NAMES_PER_LINE: usize = 7;
 
-/// The commands besides SHOW, as SHOW HELP lists them.
-const COMMANDS: [&str; 12] = [
+/// The commands besides plain SHOW, as SHOW HELP lists them.
+const COMMANDS: [&str; 13] = [
+    "SHOW EXPLAIN CLIENT id",
     "SET setting = value",
     "RELOAD",
     "PAUSE [database]",
@@ -153,7 +166,7 @@ const COMMANDS: [&str; 12] = [
     "KILL [database]",
     "KILL_CLIENT id",
     "SHUTDOWN",
-    "SHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS",
+    "SHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS|DRAIN",
 ];
 
 /// Says in the log what is about to be done. Looking and SET leave no line, as in PgBouncer.
@@ -168,6 +181,7 @@ fn log(command: &Command) {
         (Command::Shutdown(ShutdownMode::WaitForClients), None) => {
             info!("SHUTDOWN WAIT_FOR_CLIENTS command issued");
         }
+        (Command::Shutdown(ShutdownMode::Drain), None) => info!("SHUTDOWN DRAIN command issued"),
         (_, None) => info!("{verb} command issued"),
     }
 }
@@ -205,7 +219,8 @@ fn exists<O: Operator>(operator: &O, db: &str, verb: &'static str) -> Result<(),
 fn can_resume<O: Operator>(operator: &O, db: Option<&str>) -> Result<(), CommandError> {
     let state = operator.state();
     match db {
-        None if state.shutting_down => Err(CommandError::ShuttingDown),
+        // A drain serves whoever waits, also behind a pause.
+        None if state.shutting_down && !state.draining => Err(CommandError::ShuttingDown),
         None if !state.paused => Err(CommandError::NotPaused),
         None => Ok(()),
         Some(CONSOLE) => Err(CommandError::DatabaseNotPaused(CONSOLE.to_owned())),

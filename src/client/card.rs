@@ -11,6 +11,7 @@ use super::login::Replication;
 use super::profile::{Profile, Profiles};
 use crate::config::{ClientLimits, PoolSettings};
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::net::stream::PeerAddr;
 use crate::server::conn::ServerCard;
 use crate::server::params::ParamSet;
@@ -83,8 +84,14 @@ pub struct ClientCard {
     pub status: Cell<TxStatus>,
     /// Whether it replicates.
     pub replication: Replication,
-    notified: Cell<bool>,
+    /// [`NOTIFIED`] and [`LEAVING`]; two fields would make every card longer.
+    marks: Cell<u8>,
 }
+
+/// It has been told that it waits.
+const NOTIFIED: u8 = 1;
+/// It has been asked to leave.
+const LEAVING: u8 = 2;
 
 impl fmt::Debug for ClientCard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,7 +177,7 @@ impl ClientCard {
             state: Cell::new(ClientState::Login),
             status: Cell::new(TxStatus::Idle),
             replication: facts.replication,
-            notified: Cell::new(false),
+            marks: Cell::new(0),
         }
     }
 
@@ -211,6 +218,22 @@ impl ClientCard {
         let stands = matches!(told.as_deref(), Some(Order::Disconnect(_)));
         self.order
             .set(told.filter(|_| stands).or_else(|| Some(Box::new(order))));
+        self.wake();
+    }
+
+    /// Asks the session to end as soon as its client loses nothing by that.
+    pub fn ask_to_leave(&self) {
+        self.marks.set(self.marks.get() | LEAVING);
+        self.wake();
+    }
+
+    /// Whether it has been asked to.
+    #[inline]
+    pub fn is_leaving(&self) -> bool {
+        self.marks.get() & LEAVING != 0
+    }
+
+    fn wake(&self) {
         let waker = self.waker.take();
         if let Some(waker) = &waker {
             waker.wake_by_ref();
@@ -235,7 +258,7 @@ impl ClientCard {
     /// The client begins to wait for a server.
     pub fn begin_waiting(&self, now: Instant) {
         self.wait_start.set(Some(now));
-        self.notified.set(false);
+        self.marks.set(self.marks.get() & !NOTIFIED);
     }
 
     /// The client does not wait any more; how long it did.
@@ -256,51 +279,55 @@ impl ClientCard {
                 && since.is_some_and(|since| now.saturating_duration_since(since) > limit)
         };
         let limits = self.profile().limits;
-        let text = match self.state.get() {
-            ClientState::Login if over(Some(self.connected), login_timeout) => {
-                "client_login_timeout (server down)"
-            }
+        let (text, kind) = match self.state.get() {
+            ClientState::Login if over(Some(self.connected), login_timeout) => (
+                "client_login_timeout (server down)",
+                ErrorKind::ServerUnavailable,
+            ),
             ClientState::Login if over(self.wait_start.get(), limits.query_wait_timeout) => {
-                "query_wait_timeout"
+                ("query_wait_timeout", ErrorKind::QueryWaitTimeout)
             }
             ClientState::Waiting if over(self.query_start.get(), settings.query_timeout) => {
-                "query_timeout"
+                ("query_timeout", ErrorKind::QueryTimeout)
             }
             ClientState::Waiting if over(self.wait_start.get(), limits.query_wait_timeout) => {
-                "query_wait_timeout"
+                ("query_wait_timeout", ErrorKind::QueryWaitTimeout)
             }
             ClientState::Waiting
-                if !self.notified.get()
+                if self.marks.get() & NOTIFIED == 0
                     && over(self.wait_start.get(), limits.query_wait_notify) =>
             {
-                self.notified.set(true);
+                self.marks.set(self.marks.get() | NOTIFIED);
                 return Some(Order::NotifyWaiting);
             }
             ClientState::Active | ClientState::Inquiring
                 if over(self.query_start.get(), settings.query_timeout) =>
             {
-                "query timeout"
+                ("query timeout", ErrorKind::QueryTimeout)
             }
             ClientState::Active if over(self.xact_start.get(), settings.transaction_timeout) => {
-                "transaction timeout"
+                ("transaction timeout", ErrorKind::TransactionTimeout)
             }
             ClientState::Active
                 if self.idles_in_transaction()
                     && over(self.idle_since(), settings.idle_transaction_timeout) =>
             {
-                "idle transaction timeout"
+                (
+                    "idle transaction timeout",
+                    ErrorKind::IdleTransactionTimeout,
+                )
             }
             ClientState::Idle if over(Some(self.last_input.get()), limits.client_idle_timeout) => {
-                "client_idle_timeout"
+                ("client_idle_timeout", ErrorKind::ClientIdleTimeout)
             }
             ClientState::Active
                 if self.idles_linked() && over(self.idle_since(), limits.client_idle_timeout) =>
             {
-                "client_idle_timeout"
+                ("client_idle_timeout", ErrorKind::ClientIdleTimeout)
             }
             _ => return None,
         };
-        Some(Order::Disconnect(ClientError::new(text)))
+        Some(Order::Disconnect(ClientError::new(text).as_kind(kind)))
     }
 
     /// How long a query of it has waited for a server; `None` for one that waits for its greeting, or not at all.
@@ -310,6 +337,15 @@ impl ClientCard {
             .get()
             .filter(|_| self.state.get() == ClientState::Waiting)?;
         Some(now.saturating_duration_since(since))
+    }
+
+    /// Since when nothing has happened here, neither in a transaction nor outside; `None` while something does, or is waited for.
+    pub fn quiet_since(&self) -> Option<Instant> {
+        match self.state.get() {
+            ClientState::Idle => self.idle_since(),
+            ClientState::Active if self.idles_linked() => self.idle_since(),
+            _ => None,
+        }
     }
 
     fn idles_in_transaction(&self) -> bool {

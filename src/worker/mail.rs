@@ -6,8 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::drain::{Attendance, DrainPlan};
 use super::inquiry::Found;
-use super::report::{PoolRow, SocketRow};
+use super::report::{ClientView, PoolRow, QueueView, SocketRow};
 use crate::client::admission::Presence;
 use crate::client::card::CardFacts;
 use crate::client::forward::Rules;
@@ -15,6 +16,7 @@ use crate::client::greeting::Greeting;
 use crate::client::login::Replication;
 use crate::config::{ClientLimits, PoolSettings};
 use crate::error::ClientError;
+use crate::metrics::{Limit, WorkerMeasures};
 use crate::net::dial::Target;
 use crate::net::options::TcpOptions;
 use crate::net::stream::{DetachedStream, PeerAddr};
@@ -182,6 +184,10 @@ pub enum Control {
     KillClient(ConnId, ClientError, oneshot::Sender<bool>),
     /// Clients that have to wait are disconnected from now on, and those that wait already.
     RefuseWaiting(ClientError),
+    /// Ask clients to leave, a few at a time.
+    Drain(DrainPlan),
+    /// Who is there?
+    Attendance(oneshot::Sender<Attendance>),
     /// Make sure that this pool exists, so that it can grow to its minimum.
     Ensure(Box<(Arc<PoolShare>, PoolSettings, Recipe)>),
     /// The rows of `SHOW POOLS`.
@@ -190,6 +196,12 @@ pub enum Control {
     Clients(oneshot::Sender<Vec<SocketRow>>),
     /// The rows of `SHOW SERVERS`.
     Servers(oneshot::Sender<Vec<SocketRow>>),
+    /// What is known of one client; nothing if it isn't here.
+    View(ConnId, oneshot::Sender<Option<ClientView>>),
+    /// Who waits for servers of this pool, and who holds those that count against this limit.
+    Queue(PoolKey, Limit, oneshot::Sender<QueueView>),
+    /// What was measured.
+    Measures(oneshot::Sender<WorkerMeasures>),
     /// Close everything and end.
     Stop,
 }

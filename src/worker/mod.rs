@@ -4,9 +4,11 @@
 //! rows ([`report`]). What workers share is the budget of `pool`, and nothing else.
 
 mod client;
+pub mod drain;
 pub mod executor;
 pub mod inquiry;
 pub mod mail;
+pub mod measures;
 pub mod report;
 mod rows;
 
@@ -25,6 +27,7 @@ use crate::client::profile::Profiles;
 use crate::client::session::{self, Ending, Parts, Scratch, Session};
 use crate::config::{ClientLimits, PoolSettings};
 use crate::error::ClientError;
+use crate::metrics::{ErrorCounts, ErrorKind};
 use crate::pool::budget::{Denied, PoolShare};
 use crate::pool::core::Reason;
 use crate::pool::recipe::{Blueprint, Recipe};
@@ -60,6 +63,8 @@ pub struct Outfit {
     pub cache: Arc<StatementCache>,
     /// The configuration.
     pub blueprint: Arc<Blueprint>,
+    /// What goes wrong is counted there.
+    pub errors: Arc<ErrorCounts>,
 }
 
 /// Runs a worker on this thread until it is told to stop.
@@ -100,6 +105,8 @@ struct Worker {
     /// Databases paused one by one; `None` stands for all.
     paused: RefCell<Vec<Scope>>,
     ticks: Cell<u32>,
+    /// Former clients that are still being told why they are none any more.
+    partings: Cell<usize>,
 }
 
 impl Worker {
@@ -122,6 +129,8 @@ impl Worker {
                 workers: outfit.workers,
                 post: outfit.post,
                 logins: outfit.logins,
+                errors: outfit.errors,
+                gone: Cell::default(),
                 space: space.clone(),
             }),
             sessions: Rc::new(session::Surroundings {
@@ -136,6 +145,7 @@ impl Worker {
             blueprint: RefCell::new(outfit.blueprint),
             paused: RefCell::default(),
             ticks: Cell::new(0),
+            partings: Cell::new(0),
         })
     }
 
@@ -235,8 +245,12 @@ impl Worker {
         Rc::new(ClientCard::new(facts, limits, params, profiles))
     }
 
-    /// Logs the end of a client, before the client can see it.
+    /// Counts and logs the end of a client, before the client can see it.
     fn take_leave(&self, card: &ClientCard, ending: &Ending) {
+        // A lost server has been counted when it was closed.
+        if let Some(kind) = ending.kind.filter(|kind| *kind != ErrorKind::ServerLost) {
+            self.around.errors.count(kind);
+        }
         let blueprint = self.blueprint.borrow().clone();
         let settings = &blueprint.config.settings;
         let who = card.who(settings.listen_port);
@@ -244,7 +258,9 @@ impl Worker {
             let age = card.connected.elapsed().as_secs();
             tracing::info!(who, "closing because: {} (age={age}s)", ending.reason);
         }
-        if let Some(error) = ending.told.as_ref().filter(|_| settings.log_pooler_errors) {
+        // That the process ends is no error of the client's.
+        let told = ending.told.as_ref().filter(|told| !told.is_shutdown());
+        if let Some(error) = told.filter(|_| settings.log_pooler_errors) {
             tracing::warn!(who, "pooler error: {error}");
         }
     }
@@ -373,7 +389,9 @@ impl Worker {
             .get()
             .is_some_and(|server| server.close_needed.get());
         if closing && card.xact_start.get().is_none() {
-            card.tell(Order::Disconnect(ClientError::new(Reason::Stale.text())));
+            card.tell(Order::Disconnect(
+                ClientError::new(Reason::Stale.text()).as_kind(ErrorKind::Reconfigured),
+            ));
         }
     }
 }
@@ -406,10 +424,17 @@ impl Worker {
             Control::Kill(scope, error) => self.kill(&scope, &error),
             Control::KillClient(id, error, reply) => drop(reply.send(self.kill_client(id, error))),
             Control::RefuseWaiting(error) => self.refuse_waiting(&error),
+            Control::Drain(plan) => self.drain(plan),
+            Control::Attendance(reply) => drop(reply.send(self.attendance())),
             Control::Ensure(pool) => drop(self.shard(&pool.0, &pool.1, &pool.2)),
             Control::Pools(reply) => drop(reply.send(self.pool_rows(now))),
             Control::Clients(reply) => drop(reply.send(self.client_rows(now))),
             Control::Servers(reply) => drop(reply.send(self.server_rows(now))),
+            Control::View(id, reply) => drop(reply.send(self.view(id, now))),
+            Control::Queue(pool, limit, reply) => {
+                drop(reply.send(self.queue_view(&pool, limit, now)));
+            }
+            Control::Measures(reply) => drop(reply.send(self.measures(now))),
             Control::Stop => {}
         }
     }
@@ -427,7 +452,7 @@ impl Worker {
             let Some(database) = blueprint.config.database(&key.database) else {
                 self.kill(
                     &Some(key.database.clone()),
-                    &ClientError::new("database removed"),
+                    &ClientError::new("database removed").as_kind(ErrorKind::Killed),
                 );
                 self.shards.borrow_mut().remove(key);
                 continue;
@@ -457,7 +482,9 @@ impl Worker {
                 && card.replication != Replication::None
                 && card.linked.is_some()
             {
-                card.tell(Order::Disconnect(ClientError::new(Reason::Stale.text())));
+                card.tell(Order::Disconnect(
+                    ClientError::new(Reason::Stale.text()).as_kind(ErrorKind::Reconfigured),
+                ));
             }
         }
     }

@@ -12,7 +12,9 @@ use super::desk::ConsoleUser;
 use super::error::CommandError;
 use super::operator::{DatabaseState, GlobalState, Operator, SetOutcome, ShutdownMode};
 use super::rights::Role;
-use super::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
+use super::rows::{
+    CertificateRow, DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, Reloads, UserRow,
+};
 use crate::config::Config;
 use crate::metrics::{Limit, Measures};
 use crate::types::PoolKey;
@@ -151,6 +153,18 @@ impl Operator for Fake {
 
     async fn dns_zones(&self) -> Vec<DnsZoneRow> {
         self.dns_zones.clone()
+    }
+
+    fn reloads(&self) -> Reloads {
+        Reloads::begin(SystemTime::UNIX_EPOCH)
+    }
+
+    fn certificates(&self) -> Vec<CertificateRow> {
+        Vec::new()
+    }
+
+    fn suppressed_lines(&self) -> u64 {
+        0
     }
 
     async fn reload(&self) -> Result<(), CommandError> {

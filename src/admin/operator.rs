@@ -7,7 +7,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::error::CommandError;
-use super::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
+use super::rows::{
+    CertificateRow, DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, Reloads, UserRow,
+};
 use crate::config::Config;
 use crate::metrics::{Limit, Measures};
 use crate::types::PoolKey;
@@ -22,6 +24,8 @@ pub enum ShutdownMode {
     WaitForServers,
     /// When all clients have left.
     WaitForClients,
+    /// When all clients have been closed where they lose nothing, or at `drain_deadline`.
+    Drain,
 }
 
 /// What holds for the whole program.
@@ -31,6 +35,8 @@ pub struct GlobalState {
     pub paused: bool,
     /// The end has been asked for.
     pub shutting_down: bool,
+    /// The end that has been asked for is a drain.
+    pub draining: bool,
 }
 
 /// What holds for one database.
@@ -92,6 +98,13 @@ pub trait Operator {
     fn dns_hosts(&self) -> impl Future<Output = Vec<DnsHostRow>>;
     /// Every zone whose serial is watched, in any order.
     fn dns_zones(&self) -> impl Future<Output = Vec<DnsZoneRow>>;
+
+    /// How reloads have gone.
+    fn reloads(&self) -> Reloads;
+    /// The files of certificates in force, with their ends.
+    fn certificates(&self) -> Vec<CertificateRow>;
+    /// How many lines of the log were held back as repeats since the start.
+    fn suppressed_lines(&self) -> u64;
 
     /// Reads the configuration again. What is wrong with it is logged.
     fn reload(&self) -> impl Future<Output = Result<(), CommandError>>;

@@ -3,20 +3,24 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
 use super::parts::{self, Constants};
-use super::{App, InForce};
+use super::{App, InForce, filewatch};
 use crate::admin::error::CommandError;
 use crate::admin::operator::{DatabaseState, GlobalState, Operator, SetOutcome, ShutdownMode};
-use crate::admin::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
+use crate::admin::rows::{
+    CertificateRow, DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, Reloads, UserRow,
+};
 use crate::client::admission::{Arriving, Entrance};
 use crate::config::{CONSOLE_DATABASE, Config, Database};
 use crate::error::ClientError;
 use crate::metrics::measures::merge_pools;
 use crate::metrics::{self, ErrorKind, Limit, Measures, PoolMeasures};
+use crate::net::tls::Expiry;
+use crate::process::Signal;
 use crate::types::{ConnId, PoolKey};
 use crate::worker::mail::{Control, Mail, Scope};
 use crate::worker::measures::merge_queues;
@@ -54,12 +58,29 @@ impl App {
 
     /// Reads the configuration again. A file with any mistake changes nothing.
     pub(super) fn reload_now(&self) -> Result<(), CommandError> {
+        let result = self.try_reload();
+        self.reloads.lock().note(result.is_ok(), SystemTime::now());
+        result
+    }
+
+    /// The same for a signal or for files that changed: the service manager is told, and whoever reads the log.
+    pub(super) fn reload_as_told(&self) {
+        self.notifier.reloading();
+        if self.reload_now().is_err() {
+            tracing::warn!("the old configuration stays in force");
+        }
+        self.notifier.ready();
+    }
+
+    fn try_reload(&self) -> Result<(), CommandError> {
         let old = self.config_now();
         let path = old
             .settings
             .conffile
             .clone()
             .map_or_else(|| old.path.clone(), PathBuf::from);
+        let preview = parts::preview(&path, &self.variables);
+        *self.watch.lock() = filewatch::begin(&path, preview.as_ref(), Some(&old.settings));
         let mut config = parts::load(&path, &self.variables).map_err(|_| {
             tracing::warn!("config file loading failed");
             CommandError::ReloadFailed
@@ -67,14 +88,47 @@ impl App {
         for name in config.settings.keep_start_only(&old.settings) {
             tracing::warn!("{name} can only be changed by a restart; keeping the old value");
         }
-        if let Err(error) = self
-            .logs
-            .reconfigure(parts::log_options(&config.settings, &self.run))
-        {
+        let logs = parts::log_options(&config.settings, &self.run);
+        let result = self.put_in_force(config, Tls::Reread);
+        // A log file that was renamed is let go in any case.
+        let reopened = match result {
+            Ok(()) => self.logs.reconfigure(logs),
+            Err(_) => self.logs.reopen(),
+        };
+        if let Err(error) = reopened {
             tracing::warn!("{error}");
         }
-        self.put_in_force(config, Tls::Reread)
-            .map_err(|_| CommandError::ReloadFailed)
+        result.map_err(|_| CommandError::ReloadFailed)
+    }
+
+    /// Gives a setting a value.
+    fn set_now(&self, key: &str, value: &str) -> Result<SetOutcome, CommandError> {
+        let old = self.config_now();
+        let mut config = Config::clone(&old);
+        config.settings.set_text(key, value).map_err(|error| {
+            tracing::error!("{error}");
+            CommandError::SetFailed
+        })?;
+        let logs = parts::log_options(&config.settings, &self.run);
+        if logs != parts::log_options(&old.settings, &self.run)
+            && let Err(error) = self.logs.reconfigure(logs)
+        {
+            tracing::error!("{error}");
+            return Err(CommandError::SetFailed);
+        }
+        if !(key.contains("_tls_") || key.contains("_tls13_")) {
+            return self.put_in_force(config, Tls::Keep).map_or_else(
+                |_| Err(CommandError::SetFailed),
+                |()| Ok(SetOutcome::Applied),
+            );
+        }
+        // Several settings may have to change before they fit together: each is set, and TLS goes on as it was until they do.
+        if self.put_in_force(config.clone(), Tls::Reread).is_ok() {
+            return Ok(SetOutcome::Applied);
+        }
+        self.put_in_force(config, Tls::Keep)
+            .map(|()| SetOutcome::OldTlsKept)
+            .map_err(|_| CommandError::SetFailed)
     }
 
     /// Puts a configuration in force everywhere.
@@ -180,7 +234,7 @@ impl App {
     }
 
     /// Asks every worker, and gathers the answers; a worker that has ended has none.
-    async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Control) -> Vec<T> {
+    pub(super) async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Control) -> Vec<T> {
         let mut answers = Vec::new();
         for mailbox in &self.mailboxes {
             let (reply, answer) = oneshot::channel();
@@ -258,10 +312,17 @@ impl App {
 
     /// Begins the end of the process; [`super::start`] waits for it.
     pub(super) fn begin_shutdown(&self, mode: ShutdownMode) {
-        self.admission.set_entrance(match mode {
-            ShutdownMode::WaitForClients => Entrance::Arrived,
-            ShutdownMode::WaitForServers | ShutdownMode::Immediate => Entrance::Closed,
-        });
+        if self.is_draining() && mode != ShutdownMode::Immediate {
+            return; // which comes to an end by itself, and soon
+        }
+        match mode {
+            // Closes its doors later.
+            ShutdownMode::Drain => self.notifier.stopping(),
+            ShutdownMode::WaitForClients => self.admission.set_entrance(Entrance::Arrived),
+            ShutdownMode::WaitForServers | ShutdownMode::Immediate => {
+                self.admission.set_entrance(Entrance::Closed)
+            }
+        }
         self.order(|orders| orders.shutdown = Some(mode));
         if mode == ShutdownMode::WaitForServers {
             self.begin_pause(None);
@@ -271,6 +332,19 @@ impl App {
                 )
             });
         }
+    }
+
+    /// A signal has come; whether one has asked for the end before.
+    pub(super) fn note_signal(&self, signal: Signal) -> bool {
+        let mut orders = self.orders.lock();
+        let before = orders.signalled;
+        orders.signalled |= matches!(signal, Signal::Term | Signal::Int);
+        before
+    }
+
+    /// The end that has been asked for is a drain.
+    pub(super) fn is_draining(&self) -> bool {
+        self.orders.lock().shutdown == Some(ShutdownMode::Drain)
     }
 
     /// Every database, configured or in use, without the console's own.
@@ -300,6 +374,7 @@ impl Operator for App {
         GlobalState {
             paused: orders.paused,
             shutting_down: orders.shutdown.is_some(),
+            draining: orders.shutdown == Some(ShutdownMode::Drain),
         }
     }
 
@@ -477,37 +552,31 @@ impl Operator for App {
         rows.collect()
     }
 
+    fn reloads(&self) -> Reloads {
+        *self.reloads.lock()
+    }
+
+    fn certificates(&self) -> Vec<CertificateRow> {
+        let in_force = self.in_force();
+        let client = in_force.desk.tls.iter();
+        let client = client.flat_map(|tls| certificate_rows("client", tls.expiries()));
+        let server = in_force.blueprint.tls.iter();
+        let server = server.flat_map(|tls| certificate_rows("server", tls.expiries()));
+        client.chain(server).collect()
+    }
+
+    fn suppressed_lines(&self) -> u64 {
+        self.logs.suppressed()
+    }
+
     async fn reload(&self) -> Result<(), CommandError> {
         self.reload_now()
     }
 
     async fn set(&self, key: &str, value: &str) -> Result<SetOutcome, CommandError> {
-        let old = self.config_now();
-        let mut config = Config::clone(&old);
-        config.settings.set_text(key, value).map_err(|error| {
-            tracing::error!("{error}");
-            CommandError::SetFailed
-        })?;
-        let logs = parts::log_options(&config.settings, &self.run);
-        if logs != parts::log_options(&old.settings, &self.run)
-            && let Err(error) = self.logs.reconfigure(logs)
-        {
-            tracing::error!("{error}");
-            return Err(CommandError::SetFailed);
-        }
-        if !(key.contains("_tls_") || key.contains("_tls13_")) {
-            return self.put_in_force(config, Tls::Keep).map_or_else(
-                |_| Err(CommandError::SetFailed),
-                |()| Ok(SetOutcome::Applied),
-            );
-        }
-        // Several settings may have to change before they fit together: each is set, and TLS goes on as it was until they do.
-        if self.put_in_force(config.clone(), Tls::Reread).is_ok() {
-            return Ok(SetOutcome::Applied);
-        }
-        self.put_in_force(config, Tls::Keep)
-            .map(|()| SetOutcome::OldTlsKept)
-            .map_err(|_| CommandError::SetFailed)
+        let result = self.set_now(key, value);
+        self.watch_also();
+        result
     }
 
     async fn pause(&self, database: Option<&str>) -> Result<(), CommandError> {
@@ -597,13 +666,27 @@ impl Operator for App {
 
     async fn shutdown(&self, mode: ShutdownMode) {
         self.begin_shutdown(mode);
-        if mode != ShutdownMode::Immediate {
+        if matches!(
+            mode,
+            ShutdownMode::WaitForServers | ShutdownMode::WaitForClients
+        ) {
             // Whoever is told that the end has begun finds the port closed.
             let mut closed = self.tcp_closed.subscribe();
             let closed = closed.wait_for(|closed| *closed);
             let _ = tokio::time::timeout(CLOSING_MAX, closed).await;
         }
     }
+}
+
+fn certificate_rows<'a>(
+    side: &'static str,
+    expiries: &'a [Expiry],
+) -> impl Iterator<Item = CertificateRow> + 'a {
+    expiries.iter().map(move |expiry| CertificateRow {
+        side,
+        file: expiry.file.clone(),
+        not_after: expiry.not_after,
+    })
 }
 
 /// A client that is logging in, as PgBouncer shows it.

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Runtime;
@@ -12,6 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::doors::{self, Door, Doors};
+use super::drain;
+use super::filewatch::{self, Watch};
 use super::parts::{self, Constants};
 use super::peers::Peers;
 use super::{App, Orders};
@@ -19,12 +21,13 @@ use crate::admin::console;
 use crate::admin::desk::ConsoleUser;
 use crate::admin::operator::{Operator, ShutdownMode};
 use crate::admin::rights::Role;
+use crate::admin::rows::Reloads;
 use crate::auth::scram::MockSeed;
 use crate::cli::Run;
 use crate::client::admission::{Admission, KeyHolder};
 use crate::client::login::{ConsoleLogin, ConsoleRole};
 use crate::client::who::Who;
-use crate::config::{CONSOLE_DATABASE, Config};
+use crate::config::{CONSOLE_DATABASE, Config, OnTerm};
 use crate::logs::{self, LogHandle};
 use crate::net::dns::Resolver;
 use crate::net::listen::BoundListener;
@@ -53,10 +56,11 @@ const SPARE_DESCRIPTORS: u64 = 64;
 
 /// Runs the pooler until it is told to stop. Whatever keeps it from starting has been said when this returns.
 pub fn run(run: Run) -> ExitCode {
-    match try_run(run) {
+    let mut json = false;
+    match try_run(run, &mut json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logs::print_fatal(error);
+            logs::print_fatal(error, json);
             ExitCode::FAILURE
         }
     }
@@ -64,7 +68,8 @@ pub fn run(run: Run) -> ExitCode {
 
 type Failure = Box<dyn std::error::Error>;
 
-fn try_run(run: Run) -> Result<(), Failure> {
+/// `json`: how the last words are to be written, as far as that is known by then.
+fn try_run(run: Run, json: &mut bool) -> Result<(), Failure> {
     // SAFETY: the program has just begun: it has one thread, has opened no descriptor besides the standard ones, and does this once.
     let manager = unsafe { Manager::from_environment() }?;
     let logs = logs::init(logs::LogOptions {
@@ -74,6 +79,11 @@ fn try_run(run: Run) -> Result<(), Failure> {
     })?;
     logs::hook_panics();
     let variables = crate::config::variables().into_iter().collect::<Vec<_>>();
+    let preview = parts::preview(&run.file, &variables);
+    // What there is to say of the configuration is said as it wants it.
+    *json = preview.as_ref().is_some_and(parts::wants_json);
+    logs.set_json(*json);
+    let watch = filewatch::begin(&run.file, preview.as_ref(), None);
     let config = parts::load(&run.file, &variables).map_err(|_| "cannot load config file")?;
     let settings = &config.settings;
     if let Some(user) = run.user.as_ref().or(settings.user.as_ref()) {
@@ -114,9 +124,12 @@ fn try_run(run: Run) -> Result<(), Failure> {
         logs,
         variables,
         in_force,
+        watch,
         notifier: manager.notifier,
     };
+    let kept = prepared.logs.clone();
     let served = serve(prepared, manager.sockets, readiness);
+    kept.tell_all_repeats();
     drop(pidfile);
     served
 }
@@ -127,6 +140,7 @@ struct Prepared {
     logs: LogHandle,
     variables: Vec<(String, String)>,
     in_force: super::InForce,
+    watch: Watch,
     notifier: Notifier,
 }
 
@@ -166,7 +180,9 @@ fn serve(prepared: Prepared, passed: Vec<OwnedFd>, readiness: Readiness) -> Resu
     let doors = Doors::open(&app, &logins, listeners)?;
     logins.spawn(watch_names(app.clone()));
     app.ensure_pools();
-    let ended = LocalSet::new().block_on(
+    let local = LocalSet::new();
+    local.spawn_local(filewatch::run(app.clone(), logins.handle().clone()));
+    let ended = local.block_on(
         &control,
         control_loop(app.clone(), signals, arrivals, doors, readiness),
     );
@@ -244,6 +260,8 @@ impl Prepared {
             consoles: crate::admin::desk::Desk::new(Instant::now()),
             console_arrivals,
             logs: self.logs,
+            reloads: Mutex::new(Reloads::begin(SystemTime::now())),
+            watch: Mutex::new(self.watch),
             notifier: self.notifier,
         }
     }
@@ -322,12 +340,14 @@ async fn control_loop(
     let mut stats = Statistics::begin(&app);
     let mut sweeper = tokio::time::interval(SWEEP);
     let mut ending = None;
+    let mut drains = false;
     loop {
         tokio::select! {
             Some(console) = arrivals.recv() => drop(tokio::task::spawn_local(serve_console(app.clone(), console))),
             signal = signals.next() => if !obey(&app, signal) { return Ok(()) },
             _ = sweeper.tick() => {
                 app.sweep();
+                app.logs.tell_repeats();
                 stats.follow(&app);
             }
             () = stats.due() => log_stats(&app).await,
@@ -335,7 +355,9 @@ async fn control_loop(
                 let mode = app.orders.lock().shutdown;
                 match mode {
                     Some(ShutdownMode::Immediate) => return Ok(()),
-                    Some(mode) if ending.is_none() => {
+                    // A drain takes the place of a wait that may last for ever.
+                    Some(mode) if ending.is_none() || mode == ShutdownMode::Drain && !drains => {
+                        drains = mode == ShutdownMode::Drain;
                         ending = Some(Box::pin(wait_for_end(&app, &doors, mode)));
                     }
                     _ => {}
@@ -362,6 +384,7 @@ async fn answer_consoles(app: &App) {
 async fn wait_for_end(app: &App, doors: &Doors, mode: ShutdownMode) {
     match mode {
         ShutdownMode::Immediate => {}
+        ShutdownMode::Drain => drain::drain(app, doors).await,
         ShutdownMode::WaitForServers => {
             doors.close_tcp(Door::Closed).await;
             app.tcp_closed.send_replace(true);
@@ -386,18 +409,25 @@ async fn wait_for_end(app: &App, doors: &Doors, mode: ShutdownMode) {
 /// Does what a signal says, as PgBouncer does; false to end at once.
 fn obey(app: &App, signal: Signal) -> bool {
     let state = app.state();
+    let drains = app.config_now().settings.shutdown_mode == OnTerm::Drain;
+    let signalled = app.note_signal(signal);
     match signal {
         Signal::Hup => {
             tracing::info!("got SIGHUP, re-reading config");
-            app.notifier.reloading();
-            if app.reload_now().is_err() {
-                tracing::warn!("the old configuration stays in force");
-            }
-            app.notifier.ready();
+            app.reload_as_told();
+        }
+        // The first one, after the console has ordered an end (as a preStop hook may): it asks for the same, or for a nearer one.
+        Signal::Term if state.shutting_down && (drains || state.draining) && !signalled => {
+            tracing::info!("got SIGTERM while shutting down, draining");
+            app.begin_shutdown(ShutdownMode::Drain);
         }
         Signal::Term | Signal::Int if state.shutting_down => {
             tracing::info!("got {} while shutting down, fast exit", signal.name());
             return false;
+        }
+        Signal::Term if drains => {
+            tracing::info!("got SIGTERM, shutting down, draining");
+            app.begin_shutdown(ShutdownMode::Drain);
         }
         Signal::Term => {
             tracing::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
@@ -421,7 +451,7 @@ fn obey(app: &App, signal: Signal) -> bool {
             app.begin_pause(None);
             tracing::info!("got SIGUSR1, pausing all activity");
         }
-        Signal::Usr2 if state.shutting_down => {
+        Signal::Usr2 if state.shutting_down && !state.draining => {
             tracing::info!("got SIGUSR2 while shutting down, ignoring")
         }
         Signal::Usr2 if state.paused => {

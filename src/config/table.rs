@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::row::{Remark, Scope, Setting, settings};
 use super::secret::LdapText;
 use super::value::{Kind, Value};
-use super::words::{AuthType, PoolMode, SslMode, TlsProtocols};
+use super::words::{AuthType, LogFormat, OnTerm, PoolMode, SslMode, TlsProtocols};
 
 /// A number of things, 0 or more.
 const COUNT: Kind = Kind::Int {
@@ -47,6 +47,8 @@ const WORKERS: Kind = Kind::Int { min: 0, max: 1024 };
 
 const POOL_MODES: Kind = Kind::Word(PoolMode::WORDS);
 const AUTH_TYPES: Kind = Kind::Word(AuthType::WORDS);
+const LOG_FORMATS: Kind = Kind::Word(LogFormat::WORDS);
+const SHUTDOWN_MODES: Kind = Kind::Word(OnTerm::WORDS);
 const SSL_MODES: Kind = Kind::Word(SslMode::WORDS);
 
 const DEFER_ACCEPT: &str = if cfg!(target_os = "linux") { "1" } else { "0" };
@@ -124,6 +126,10 @@ settings! {
     dns_nxdomain_ttl: Duration, Kind::Time, "15", live;
     /// Period of looking at zone serials; 0 = off.
     dns_zone_check_period: Duration, Kind::Time, "0", live;
+    /// Longest drain, from the order to its end; 0 = as long as clients have transactions to finish.
+    drain_deadline: Duration, Kind::Time, "25", live;
+    /// How long a drain goes on listening, for load balancers that have not noticed yet.
+    drain_lame_duck: Duration, Kind::Time, "5", live;
     /// Close clients that are idle inside a transaction this long; 0 = never.
     idle_transaction_timeout: Duration, Kind::Time, "0", live, in [User];
     /// Start-up parameters of clients that are swallowed.
@@ -141,6 +147,8 @@ settings! {
     log_connections: bool, Kind::Flag, "1", live;
     /// Log disconnections with their reasons.
     log_disconnections: bool, Kind::Flag, "1", live;
+    /// What lines of the log look like: pgbouncer, or json.
+    log_format: LogFormat, LOG_FORMATS, "pgbouncer", live;
     /// Log errors sent to clients.
     log_pooler_errors: bool, Kind::Flag, "1", live;
     /// Log statistics every stats_period.
@@ -182,6 +190,8 @@ settings! {
     query_wait_notify: Duration, SECONDS, "5", live;
     /// Longest wait for a server connection; 0 = for ever.
     query_wait_timeout: Duration, Kind::Time, "120", live, in [Database, User];
+    /// Period of looking whether any file that a reload reads has changed, and reloading then; 0 = off.
+    reload_watch: Duration, Kind::Time, "0", live;
     /// Server connections beyond the pool size, for clients that waited reserve_pool_timeout.
     reserve_pool_size: u32, COUNT, "0", live, in [Database, User];
     /// Wait after which a client may use the reserve; 0 = reserve off.
@@ -229,6 +239,8 @@ settings! {
     server_tls_protocols: TlsProtocols, Kind::Protocols, "secure", live;
     /// TLS with servers.
     server_tls_sslmode: SslMode, SSL_MODES, "prefer", live;
+    /// What SIGTERM does: wait for the clients to leave (pgbouncer), or drain.
+    shutdown_mode: OnTerm, SHUTDOWN_MODES, "pgbouncer", live;
     /// Let other processes listen on the same port.
     so_reuseport: bool, Kind::Flag, "0", start;
     /// Period of averages and of the statistics in the log.

@@ -389,6 +389,9 @@ async fn small_ones() {
     assert_eq!(rows(&fake, "state").await, ["active|yes", "paused|no"]);
     fake.state.lock().paused = true;
     assert_eq!(rows(&fake, "state").await, ["active|no", "paused|yes"]);
+    fake.state.lock().draining = true;
+    let draining = ["active|no", "paused|yes", "draining|yes"];
+    assert_eq!(rows(&fake, "state").await, draining);
     let name = |hostname: &str, addresses: &[[u8; 4]]| DnsHostRow {
         hostname: hostname.to_owned(),
         ttl_s: 14,

@@ -144,6 +144,7 @@ impl App {
         self.renew_pools(&before, &after, tls);
         self.forget_autodbs(&after.blueprint.config);
         self.tell_workers(|| Control::Apply(after.blueprint.clone()));
+        self.web.follow(&after.blueprint.config.settings);
         self.ensure_pools();
         Ok(())
     }
@@ -233,7 +234,7 @@ impl App {
     }
 
     /// Asks every worker, and gathers the answers; a worker that has ended has none.
-    async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Control) -> Vec<T> {
+    pub(super) async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Control) -> Vec<T> {
         let mut answers = Vec::new();
         for mailbox in &self.mailboxes {
             let (reply, answer) = oneshot::channel();
@@ -247,7 +248,10 @@ impl App {
         gathered
     }
 
-    async fn ask_rows<T>(&self, question: impl Fn(oneshot::Sender<Vec<T>>) -> Control) -> Vec<T> {
+    pub(super) async fn ask_rows<T>(
+        &self,
+        question: impl Fn(oneshot::Sender<Vec<T>>) -> Control,
+    ) -> Vec<T> {
         self.ask(question).await.into_iter().flatten().collect()
     }
 
@@ -316,6 +320,7 @@ impl App {
             ShutdownMode::WaitForServers | ShutdownMode::Immediate => Entrance::Closed,
         });
         self.order(|orders| orders.shutdown = Some(mode));
+        self.web.leave(&self.config_now().settings);
         if mode == ShutdownMode::WaitForServers {
             self.begin_pause(None);
             self.tell_workers(|| {
@@ -482,10 +487,8 @@ impl Operator for App {
         names.into_iter().map(row).collect()
     }
 
-    async fn lists(&self) -> Lists {
-        let clients: u64 = self
-            .pools()
-            .await
+    fn lists(&self, pools: &[PoolRow]) -> Lists {
+        let clients: u64 = pools
             .iter()
             .map(|pool| pool.cl_active + pool.cl_waiting)
             .sum();

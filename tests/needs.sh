@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, and says so. For the demo and the benchmark: PostgreSQL and a C linker. For the
-# tests: also an LDAP server, Prometheus and postgres_exporter (none of them is left running), a JDK, Debian's JDBC driver, and a Python
-# environment with psycopg, asyncpg and yamllint in target/venv. Debian packages come
-# from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
+# tests: also an LDAP server, Prometheus and postgres_exporter (none of them is left running), a browser, a JDK, Debian's JDBC driver, and
+# a Python environment with psycopg, asyncpg and yamllint in target/venv. Debian packages come from apt (through sudo unless root),
+# Python packages from PyPI. What is there already stays as it is.
 #
 # usage: tests/needs.sh demo|bench|test
 set -euo pipefail
@@ -103,6 +103,7 @@ main() {
       command -v openssl >/dev/null || missing+=(openssl)
       [[ -x /usr/sbin/slapd ]] || missing+=(slapd)
       command -v ldapmodify >/dev/null || missing+=(ldap-utils)
+      command -v chromium >/dev/null || missing+=(chromium)
       command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
       command -v prometheus-postgres-exporter >/dev/null || missing+=(prometheus-postgres-exporter)
       ;;

@@ -13,6 +13,8 @@ mod hba;
 mod ldap;
 mod limits;
 mod load_balance;
+mod logs;
+mod measures;
 mod modes;
 mod operate;
 mod pam;
@@ -29,7 +31,9 @@ mod statistics;
 mod systemd;
 mod timeouts;
 mod tls;
+mod tune;
 mod userlist;
+mod watch;
 
 use crate::fixture::{Cluster, Ini};
 use crate::proto::Conn;

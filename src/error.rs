@@ -54,7 +54,7 @@ impl ClientError {
         }
     }
 
-    /// Whether it is that one, and not a server's own.
+    /// Whether it is [`ClientError::shutdown`], and not a server's error in the same words.
     pub fn is_shutdown(&self) -> bool {
         self.kind == ErrorKind::PoolerShutdown && self.sqlstate == ADMIN_SHUTDOWN
     }

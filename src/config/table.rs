@@ -47,8 +47,8 @@ const WORKERS: Kind = Kind::Int { min: 0, max: 1024 };
 
 const POOL_MODES: Kind = Kind::Word(PoolMode::WORDS);
 const AUTH_TYPES: Kind = Kind::Word(AuthType::WORDS);
-const SHUTDOWN_MODES: Kind = Kind::Word(OnTerm::WORDS);
 const LOG_FORMATS: Kind = Kind::Word(LogFormat::WORDS);
+const SHUTDOWN_MODES: Kind = Kind::Word(OnTerm::WORDS);
 const SSL_MODES: Kind = Kind::Word(SslMode::WORDS);
 
 const DEFER_ACCEPT: &str = if cfg!(target_os = "linux") { "1" } else { "0" };
@@ -171,6 +171,10 @@ settings! {
     max_user_client_connections: u32, COUNT, "0", live, in [User];
     /// Most server connections of a user; 0 = unlimited.
     max_user_connections: u32, COUNT, "0", live, in [User];
+    /// Addresses to serve metrics, health and the status page on; `*` = all.
+    metrics_addr: Vec<String>, Kind::List, "127.0.0.1", live;
+    /// Port for metrics, health and the status page; 0 = off.
+    metrics_port: u16, PORT, "0", live;
     /// Server connections that a pool in use keeps open.
     min_pool_size: u32, COUNT, "0", live, in [Database];
     /// Number of this process in a group of peers; 0 = none.

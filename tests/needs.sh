@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, and says so. For the demo and the benchmark: PostgreSQL and a C linker. For the
-# tests: also an LDAP server (which is not left running), a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv. Debian packages come
+# tests: also an LDAP server (which is not left running), a browser, promtool, a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv. Debian packages come
 # from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
 #
 # usage: tests/needs.sh demo|bench|test
@@ -49,8 +49,9 @@ apt_install() {
   say "installing with apt: $*"
   local log quiet=
   log=$(mktemp)
-  # Debian starts what it installs unless this says no. The tests start an LDAP server of their own when they need it.
-  if [[ " $* " == *" slapd "* && ! -e /usr/sbin/policy-rc.d ]]; then
+  # Debian starts what it installs unless this says no. The tests start an LDAP server of their own when they need it, and of
+  # Prometheus they need a tool only.
+  if [[ " $* " =~ " slapd "|" prometheus " && ! -e /usr/sbin/policy-rc.d ]]; then
     quiet=/usr/sbin/policy-rc.d
     "${sudo[@]}" sh -c "printf '#!/bin/sh\\nexit 101\\n' >$quiet && chmod 755 $quiet"
     # shellcheck disable=SC2064
@@ -63,7 +64,11 @@ apt_install() {
   fi
   if [[ -n $quiet ]]; then
     # With systemd it would start with the next boot.
-    "${sudo[@]}" systemctl disable slapd >/dev/null 2>&1 || "${sudo[@]}" update-rc.d slapd disable >/dev/null 2>&1 || true
+    local service
+    for service in slapd prometheus; do
+      [[ " $* " == *" $service "* ]] || continue
+      "${sudo[@]}" systemctl disable "$service" >/dev/null 2>&1 || "${sudo[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
+    done
     "${sudo[@]}" rm -f "$quiet"
     trap - EXIT
   fi
@@ -96,6 +101,8 @@ main() {
       command -v openssl >/dev/null || missing+=(openssl)
       [[ -x /usr/sbin/slapd ]] || missing+=(slapd)
       command -v ldapmodify >/dev/null || missing+=(ldap-utils)
+      command -v chromium >/dev/null || missing+=(chromium)
+      command -v promtool >/dev/null || missing+=(prometheus)
       ;;
     *) die "usage: tests/needs.sh demo|bench|test" ;;
   esac

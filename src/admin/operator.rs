@@ -90,8 +90,8 @@ pub trait Operator {
     fn databases(&self) -> impl Future<Output = Vec<DatabaseRow>>;
     /// Every known user, in any order.
     fn users(&self) -> impl Future<Output = Vec<UserRow>>;
-    /// The rest of SHOW LISTS.
-    fn lists(&self) -> impl Future<Output = Lists>;
+    /// The rest of SHOW LISTS, beside these rows of [`Operator::pools`].
+    fn lists(&self, pools: &[PoolRow]) -> Lists;
     /// Every peer with its connections, in any order.
     fn peer_pools(&self) -> impl Future<Output = Vec<PeerPoolRow>>;
     /// Every remembered host name, in any order.

@@ -145,6 +145,7 @@ impl App {
         self.renew_pools(&before, &after, tls);
         self.forget_autodbs(&after.blueprint.config);
         self.tell_workers(|| Control::Apply(after.blueprint.clone()));
+        self.web.follow(&after.blueprint.config.settings);
         self.ensure_pools();
         Ok(())
     }
@@ -248,7 +249,10 @@ impl App {
         gathered
     }
 
-    async fn ask_rows<T>(&self, question: impl Fn(oneshot::Sender<Vec<T>>) -> Control) -> Vec<T> {
+    pub(super) async fn ask_rows<T>(
+        &self,
+        question: impl Fn(oneshot::Sender<Vec<T>>) -> Control,
+    ) -> Vec<T> {
         self.ask(question).await.into_iter().flatten().collect()
     }
 
@@ -324,6 +328,7 @@ impl App {
             }
         }
         self.order(|orders| orders.shutdown = Some(mode));
+        self.web.leave(&self.config_now().settings);
         if mode == ShutdownMode::WaitForServers {
             self.begin_pause(None);
             self.tell_workers(|| {
@@ -504,10 +509,8 @@ impl Operator for App {
         names.into_iter().map(row).collect()
     }
 
-    async fn lists(&self) -> Lists {
-        let clients: u64 = self
-            .pools()
-            .await
+    fn lists(&self, pools: &[PoolRow]) -> Lists {
+        let clients: u64 = pools
             .iter()
             .map(|pool| pool.cl_active + pool.cl_waiting)
             .sum();

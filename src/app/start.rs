@@ -3,12 +3,12 @@
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use super::doors::{self, Door, Doors};
@@ -44,7 +44,7 @@ use crate::worker::report::SocketRow;
 use crate::worker::{self, Outfit};
 
 /// By how much the threads of logins are nicer than those of queries.
-const LOGIN_NICENESS: i32 = 5;
+pub(super) const LOGIN_NICENESS: i32 = 5;
 /// How long the login threads may take to let go of what they hold.
 const LAST_MOMENTS: std::time::Duration = std::time::Duration::from_millis(500);
 /// How often pools that nobody uses any more are looked for.
@@ -169,22 +169,25 @@ fn serve(prepared: Prepared, passed: Vec<OwnedFd>, readiness: Readiness) -> Resu
         Signals::install()?
     };
     let listeners = doors::listen(&config, passed)?;
+    let web = super::web::listen(&config.settings)?;
     log_start(&config, &listeners);
     let workers = workers(&config);
     let logins = login_threads(workers)?;
     let (lines, mails) = Lines::new(workers);
     let (console_arrivals, arrivals) = mpsc::unbounded_channel();
-    let app = Arc::new(prepared.into_app(&lines, console_arrivals));
+    let (pings, pinged) = mpsc::unbounded_channel();
+    let app = Arc::new(prepared.into_app(&lines, console_arrivals, pings));
     app.peers.renew(&config);
     start_workers(&app, &lines, mails, &logins)?;
     let doors = Doors::open(&app, &logins, listeners)?;
     logins.spawn(watch_names(app.clone()));
     app.ensure_pools();
+    super::web::begin(&app, web)?;
     let local = LocalSet::new();
     local.spawn_local(filewatch::run(app.clone(), logins.handle().clone()));
     let ended = local.block_on(
         &control,
-        control_loop(app.clone(), signals, arrivals, doors, readiness),
+        control_loop(app.clone(), signals, arrivals, pinged, doors, readiness),
     );
     app.tell_workers(|| Control::Stop);
     // The listeners go with their tasks, and the Unix socket with its listener.
@@ -238,6 +241,7 @@ impl Prepared {
         self,
         lines: &Lines,
         console_arrivals: mpsc::UnboundedSender<Box<ConsoleLogin>>,
+        pings: mpsc::UnboundedSender<oneshot::Sender<()>>,
     ) -> App {
         let poke = lines.post.clone();
         App {
@@ -259,6 +263,10 @@ impl Prepared {
             acquaintances: Mutex::default(),
             consoles: crate::admin::desk::Desk::new(Instant::now()),
             console_arrivals,
+            started: AtomicBool::new(false),
+            pings,
+            web: super::web::Web::default(),
+            hosts: super::vitals::Hosts::default(),
             logs: self.logs,
             reloads: Mutex::new(Reloads::begin(SystemTime::now())),
             watch: Mutex::new(self.watch),
@@ -326,6 +334,7 @@ async fn control_loop(
     app: Arc<App>,
     mut signals: Signals,
     mut arrivals: mpsc::UnboundedReceiver<Box<ConsoleLogin>>,
+    mut pinged: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
     doors: Doors,
     readiness: Readiness,
 ) -> Result<(), Failure> {
@@ -334,6 +343,7 @@ async fn control_loop(
         "process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: hickory, tls: rustls",
         crate::COMPATIBLE_VERSION
     );
+    app.started.store(true, SeqCst);
     readiness.ready();
     app.notifier.ready();
     let mut changes = app.orders_changed.subscribe();
@@ -344,13 +354,14 @@ async fn control_loop(
     loop {
         tokio::select! {
             Some(console) = arrivals.recv() => drop(tokio::task::spawn_local(serve_console(app.clone(), console))),
+            Some(reply) = pinged.recv() => drop(reply.send(())),
             signal = signals.next() => if !obey(&app, signal) { return Ok(()) },
             _ = sweeper.tick() => {
                 app.sweep();
                 app.logs.tell_repeats();
                 stats.follow(&app);
             }
-            () = stats.due() => log_stats(&app).await,
+            () = stats.due() => drop(tokio::task::spawn_local(log_stats(app.clone()))),
             _ = changes.changed() => {
                 let mode = app.orders.lock().shutdown;
                 match mode {
@@ -490,9 +501,11 @@ impl Statistics {
     }
 }
 
-async fn log_stats(app: &App) {
+async fn log_stats(app: Arc<App>) {
+    let turn = app.consoles.turn().await;
     let pools = app.pools().await;
-    let period = app.consoles.tick(Instant::now(), pools);
+    let period = turn.tick(Instant::now(), pools);
+    drop(turn);
     app.notifier.status(period);
     if app.config_now().settings.log_stats {
         tracing::info!("{period}");

@@ -80,6 +80,20 @@ pub fn load(
     Ok(Loaded { config, notes })
 }
 
+/// The settings of a file, or of none, as far as they can be read: for somebody who has to find a process that runs with them, and
+/// that goes on running when the file gets broken.
+pub fn settings_as_far_as_readable(
+    path: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Settings {
+    let mut draft = Draft::default();
+    if let Some(path) = path {
+        source::read(path, &mut draft);
+    }
+    environment::read(variables, &mut draft);
+    draft.into_settings()
+}
+
 fn read(
     path: &Path,
     variables: impl IntoIterator<Item = (String, String)>,

@@ -171,6 +171,10 @@ settings! {
     max_user_client_connections: u32, COUNT, "0", live, in [User];
     /// Most server connections of a user; 0 = unlimited.
     max_user_connections: u32, COUNT, "0", live, in [User];
+    /// Addresses to serve metrics, health and the status page on; `*` = all.
+    metrics_addr: Vec<String>, Kind::List, "127.0.0.1", live;
+    /// Port for metrics, health and the status page; 0 = off.
+    metrics_port: u16, PORT, "0", live;
     /// Server connections that a pool in use keeps open.
     min_pool_size: u32, COUNT, "0", live, in [Database];
     /// Number of this process in a group of peers; 0 = none.

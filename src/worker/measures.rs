@@ -113,7 +113,10 @@ impl Worker {
             let queue = shard.queue().into_iter();
             view.waits.extend(queue.map(|(_, since, _)| since));
             view.in_use = shard.with_core(|core| core.lent()) as u64;
-            view.failure = shard.share().last_failure().map(|error| error.to_string());
+            view.failure = shard
+                .share()
+                .last_failure()
+                .map(|(_, error)| error.to_string());
         }
         let counts = |key: &PoolKey| match limit {
             Limit::Pool => key == pool,

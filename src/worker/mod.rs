@@ -3,6 +3,7 @@
 //! Nothing in a worker is locked. A client becomes a session here, or is only asked about ([`inquiry`]). It is told things by [`mail`], looks at the clock in [`Worker::tick`], and tells about itself in
 //! rows ([`report`]). What workers share is the budget of `pool`, and nothing else.
 
+mod census;
 mod client;
 pub mod drain;
 pub mod executor;
@@ -427,7 +428,12 @@ impl Worker {
             Control::Drain(plan) => self.drain(plan),
             Control::Attendance(reply) => drop(reply.send(self.attendance())),
             Control::Ensure(pool) => drop(self.shard(&pool.0, &pool.1, &pool.2)),
+            // Nobody waits for it any more: a worker that was held up has better things to do.
+            Control::Pools(reply) if reply.is_closed() => {}
+            Control::Census(_, reply) if reply.is_closed() => {}
             Control::Pools(reply) => drop(reply.send(self.pool_rows(now))),
+            Control::Census(most, reply) => drop(reply.send(self.census(most))),
+            Control::Ping(reply) => drop(reply.send(())),
             Control::Clients(reply) => drop(reply.send(self.client_rows(now))),
             Control::Servers(reply) => drop(reply.send(self.server_rows(now))),
             Control::View(id, reply) => drop(reply.send(self.view(id, now))),

@@ -43,6 +43,24 @@ pub struct PoolRow {
     pub stats: Stats,
 }
 
+/// So many clients of one kind: what `SHOW CLIENTS` would tell, counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CensusRow {
+    /// Name of the database entry; [`EVERYBODY_ELSE`] if not told apart.
+    pub database: String,
+    /// Login user; [`EVERYBODY_ELSE`] if not told apart.
+    pub user: String,
+    /// Last known application_name; [`EVERYBODY_ELSE`] if not told apart.
+    pub application_name: String,
+    /// The state's word, as PgBouncer has it.
+    pub state: &'static str,
+    /// How many.
+    pub clients: u64,
+}
+
+/// What stands for a name where those that are left over are counted together.
+pub const EVERYBODY_ELSE: &str = "*";
+
 /// One client or server connection: a row of `SHOW CLIENTS` or `SHOW SERVERS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketRow {

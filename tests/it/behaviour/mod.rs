@@ -10,6 +10,7 @@ mod drain;
 mod drain_rolling;
 mod fairness;
 mod hba;
+mod http;
 mod ldap;
 mod limits;
 mod load_balance;

@@ -31,10 +31,12 @@ fn postgres_says(dir: &Path, setting: &str) -> String {
         .current_dir("/")
         .output()
         .expect("PostgreSQL is installed");
-    let (out, error) = (output.stdout, output.stderr);
-    String::from_utf8_lossy(&[out, error].concat())
-        .trim()
-        .to_owned()
+    // Beside the answer it may have something to say about files that need not be there.
+    let said = match output.status.success() {
+        true => output.stdout,
+        false => output.stderr,
+    };
+    String::from_utf8_lossy(&said).trim().to_owned()
 }
 
 /// A folder with such a `postgresql.conf`.

@@ -236,6 +236,11 @@ const COMMANDS: &[(&str, &str, &str)] = &[
         "SHUTDOWN WAIT_FOR_CLIENTS",
         "ends it when all clients have left, as SIGTERM does",
     ),
+    (
+        "SHUTDOWN DRAIN",
+        "SHUTDOWN DRAIN",
+        "ends it when all clients have been closed where they lose nothing, or at `drain_deadline`; see [operation](operation.md#draining)",
+    ),
 ];
 
 fn rights() -> String {

@@ -24,6 +24,8 @@ pub enum ShutdownMode {
     WaitForServers,
     /// When all clients have left.
     WaitForClients,
+    /// When all clients have been closed where they lose nothing, or at `drain_deadline`.
+    Drain,
 }
 
 /// What holds for the whole program.
@@ -33,6 +35,8 @@ pub struct GlobalState {
     pub paused: bool,
     /// The end has been asked for.
     pub shutting_down: bool,
+    /// The end that has been asked for is a drain.
+    pub draining: bool,
 }
 
 /// What holds for one database.

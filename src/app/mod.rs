@@ -10,6 +10,7 @@
 
 mod cancel;
 mod doors;
+mod drain;
 mod filewatch;
 mod front;
 pub mod healthcheck;
@@ -64,6 +65,8 @@ pub struct Orders {
     pub paused_databases: Vec<String>,
     /// The end has been asked for.
     pub shutdown: Option<ShutdownMode>,
+    /// A signal has asked for it: a second one is not to be waited for.
+    pub signalled: bool,
 }
 
 /// Everything that the front and the operator's side share.

@@ -20,6 +20,7 @@ use crate::error::ClientError;
 use crate::metrics::measures::merge_pools;
 use crate::metrics::{self, ErrorKind, Limit, Measures, PoolMeasures};
 use crate::net::tls::Expiry;
+use crate::process::Signal;
 use crate::types::{ConnId, PoolKey};
 use crate::worker::mail::{Control, Mail, Scope};
 use crate::worker::measures::merge_queues;
@@ -315,10 +316,17 @@ impl App {
 
     /// Begins the end of the process; [`super::start`] waits for it.
     pub(super) fn begin_shutdown(&self, mode: ShutdownMode) {
-        self.admission.set_entrance(match mode {
-            ShutdownMode::WaitForClients => Entrance::Arrived,
-            ShutdownMode::WaitForServers | ShutdownMode::Immediate => Entrance::Closed,
-        });
+        if self.is_draining() && mode != ShutdownMode::Immediate {
+            return; // which comes to an end by itself, and soon
+        }
+        match mode {
+            // Closes its doors later.
+            ShutdownMode::Drain => self.notifier.stopping(),
+            ShutdownMode::WaitForClients => self.admission.set_entrance(Entrance::Arrived),
+            ShutdownMode::WaitForServers | ShutdownMode::Immediate => {
+                self.admission.set_entrance(Entrance::Closed)
+            }
+        }
         self.order(|orders| orders.shutdown = Some(mode));
         self.web.leave(&self.config_now().settings);
         if mode == ShutdownMode::WaitForServers {
@@ -329,6 +337,19 @@ impl App {
                 )
             });
         }
+    }
+
+    /// A signal has come; whether one has asked for the end before.
+    pub(super) fn note_signal(&self, signal: Signal) -> bool {
+        let mut orders = self.orders.lock();
+        let before = orders.signalled;
+        orders.signalled |= matches!(signal, Signal::Term | Signal::Int);
+        before
+    }
+
+    /// The end that has been asked for is a drain.
+    pub(super) fn is_draining(&self) -> bool {
+        self.orders.lock().shutdown == Some(ShutdownMode::Drain)
     }
 
     /// Every database, configured or in use, without the console's own.
@@ -358,6 +379,7 @@ impl Operator for App {
         GlobalState {
             paused: orders.paused,
             shutting_down: orders.shutdown.is_some(),
+            draining: orders.shutdown == Some(ShutdownMode::Drain),
         }
     }
 
@@ -647,7 +669,10 @@ impl Operator for App {
 
     async fn shutdown(&self, mode: ShutdownMode) {
         self.begin_shutdown(mode);
-        if mode != ShutdownMode::Immediate {
+        if matches!(
+            mode,
+            ShutdownMode::WaitForServers | ShutdownMode::WaitForClients
+        ) {
             // Whoever is told that the end has begun finds the port closed.
             let mut closed = self.tcp_closed.subscribe();
             let closed = closed.wait_for(|closed| *closed);

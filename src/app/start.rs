@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use super::doors::{self, Door, Doors};
+use super::drain;
 use super::filewatch::{self, Watch};
 use super::parts::{self, Constants};
 use super::peers::Peers;
@@ -26,7 +27,7 @@ use crate::cli::Run;
 use crate::client::admission::{Admission, KeyHolder};
 use crate::client::login::{ConsoleLogin, ConsoleRole};
 use crate::client::who::Who;
-use crate::config::{CONSOLE_DATABASE, Config};
+use crate::config::{CONSOLE_DATABASE, Config, OnTerm};
 use crate::logs::{self, LogHandle};
 use crate::net::dns::Resolver;
 use crate::net::listen::BoundListener;
@@ -349,6 +350,7 @@ async fn control_loop(
     let mut stats = Statistics::begin(&app);
     let mut sweeper = tokio::time::interval(SWEEP);
     let mut ending = None;
+    let mut drains = false;
     loop {
         tokio::select! {
             Some(console) = arrivals.recv() => drop(tokio::task::spawn_local(serve_console(app.clone(), console))),
@@ -364,7 +366,9 @@ async fn control_loop(
                 let mode = app.orders.lock().shutdown;
                 match mode {
                     Some(ShutdownMode::Immediate) => return Ok(()),
-                    Some(mode) if ending.is_none() => {
+                    // A drain takes the place of a wait that may last for ever.
+                    Some(mode) if ending.is_none() || mode == ShutdownMode::Drain && !drains => {
+                        drains = mode == ShutdownMode::Drain;
                         ending = Some(Box::pin(wait_for_end(&app, &doors, mode)));
                     }
                     _ => {}
@@ -391,6 +395,7 @@ async fn answer_consoles(app: &App) {
 async fn wait_for_end(app: &App, doors: &Doors, mode: ShutdownMode) {
     match mode {
         ShutdownMode::Immediate => {}
+        ShutdownMode::Drain => drain::drain(app, doors).await,
         ShutdownMode::WaitForServers => {
             doors.close_tcp(Door::Closed).await;
             app.tcp_closed.send_replace(true);
@@ -415,14 +420,25 @@ async fn wait_for_end(app: &App, doors: &Doors, mode: ShutdownMode) {
 /// Does what a signal says, as PgBouncer does; false to end at once.
 fn obey(app: &App, signal: Signal) -> bool {
     let state = app.state();
+    let drains = app.config_now().settings.shutdown_mode == OnTerm::Drain;
+    let signalled = app.note_signal(signal);
     match signal {
         Signal::Hup => {
             tracing::info!("got SIGHUP, re-reading config");
             app.reload_as_told();
         }
+        // The first one, after the console has ordered an end (as a preStop hook may): it asks for the same, or for a nearer one.
+        Signal::Term if state.shutting_down && (drains || state.draining) && !signalled => {
+            tracing::info!("got SIGTERM while shutting down, draining");
+            app.begin_shutdown(ShutdownMode::Drain);
+        }
         Signal::Term | Signal::Int if state.shutting_down => {
             tracing::info!("got {} while shutting down, fast exit", signal.name());
             return false;
+        }
+        Signal::Term if drains => {
+            tracing::info!("got SIGTERM, shutting down, draining");
+            app.begin_shutdown(ShutdownMode::Drain);
         }
         Signal::Term => {
             tracing::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
@@ -446,7 +462,7 @@ fn obey(app: &App, signal: Signal) -> bool {
             app.begin_pause(None);
             tracing::info!("got SIGUSR1, pausing all activity");
         }
-        Signal::Usr2 if state.shutting_down => {
+        Signal::Usr2 if state.shutting_down && !state.draining => {
             tracing::info!("got SIGUSR2 while shutting down, ignoring")
         }
         Signal::Usr2 if state.paused => {

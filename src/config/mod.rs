@@ -44,7 +44,9 @@ pub use self::secret::{LdapText, Secret};
 pub use self::settings::{Contradiction, SettingError, Settings};
 pub use self::table::SETTINGS;
 pub use self::value::CONSOLE_DATABASE;
-pub use self::words::{AuthType, LoadBalanceHosts, LogFormat, PoolMode, SslMode, TlsProtocols};
+pub use self::words::{
+    AuthType, LoadBalanceHosts, LogFormat, OnTerm, PoolMode, SslMode, TlsProtocols,
+};
 
 pub use self::draft::Places;
 use self::draft::{Draft, Finished};

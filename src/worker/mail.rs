@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::drain::{Attendance, DrainPlan};
 use super::inquiry::Found;
 use super::report::{CensusRow, ClientView, PoolRow, QueueView, SocketRow};
 use crate::client::admission::Presence;
@@ -183,6 +184,10 @@ pub enum Control {
     KillClient(ConnId, ClientError, oneshot::Sender<bool>),
     /// Clients that have to wait are disconnected from now on, and those that wait already.
     RefuseWaiting(ClientError),
+    /// Ask clients to leave, a few at a time.
+    Drain(DrainPlan),
+    /// Who is there?
+    Attendance(oneshot::Sender<Attendance>),
     /// Make sure that this pool exists, so that it can grow to its minimum.
     Ensure(Box<(Arc<PoolShare>, PoolSettings, Recipe)>),
     /// The rows of `SHOW POOLS`.

@@ -11,23 +11,21 @@ use crate::pool::shard::Shard;
 use crate::types::{ConnId, PoolKey, TxStatus};
 
 impl Worker {
-    /// What was measured here.
+    /// What was measured here. Takes as long as there are pools and waiting clients: those who do nothing are not looked at.
     pub(super) fn measures(&self, now: Instant) -> WorkerMeasures {
         let (stats, trades) = self.around.gone.get();
         let mut measures = WorkerMeasures {
             worker: self.around.worker,
+            clients: self.roster.borrow().len() as u64,
             stats,
             trades,
             ..WorkerMeasures::default()
         };
-        for (card, _) in self.roster.borrow().values() {
-            measures.clients += 1;
-            measures.waiting += u64::from(waits(card));
-        }
         for shard in self.each_shard() {
             let pool = self.pool_measures(&shard, now);
             measures.stats += pool.stats;
             measures.trades += pool.trades;
+            measures.waiting += pool.waiting.total();
             shard.with_core(|core| {
                 let at_rest = core.idle() + core.used() + core.testing() + shard.held_back();
                 measures.servers += (core.lent() + at_rest) as u64;

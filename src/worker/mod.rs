@@ -5,6 +5,7 @@
 
 mod census;
 mod client;
+pub mod drain;
 pub mod executor;
 pub mod inquiry;
 pub mod mail;
@@ -105,6 +106,8 @@ struct Worker {
     /// Databases paused one by one; `None` stands for all.
     paused: RefCell<Vec<Scope>>,
     ticks: Cell<u32>,
+    /// Former clients that are still being told why they are none any more.
+    partings: Cell<usize>,
 }
 
 impl Worker {
@@ -143,6 +146,7 @@ impl Worker {
             blueprint: RefCell::new(outfit.blueprint),
             paused: RefCell::default(),
             ticks: Cell::new(0),
+            partings: Cell::new(0),
         })
     }
 
@@ -255,7 +259,9 @@ impl Worker {
             let age = card.connected.elapsed().as_secs();
             tracing::info!(who, "closing because: {} (age={age}s)", ending.reason);
         }
-        if let Some(error) = ending.told.as_ref().filter(|_| settings.log_pooler_errors) {
+        // That the process ends is no error of the client's.
+        let told = ending.told.as_ref().filter(|told| !told.is_shutdown());
+        if let Some(error) = told.filter(|_| settings.log_pooler_errors) {
             tracing::warn!(who, "pooler error: {error}");
         }
     }
@@ -419,6 +425,8 @@ impl Worker {
             Control::Kill(scope, error) => self.kill(&scope, &error),
             Control::KillClient(id, error, reply) => drop(reply.send(self.kill_client(id, error))),
             Control::RefuseWaiting(error) => self.refuse_waiting(&error),
+            Control::Drain(plan) => self.drain(plan),
+            Control::Attendance(reply) => drop(reply.send(self.attendance())),
             Control::Ensure(pool) => drop(self.shard(&pool.0, &pool.1, &pool.2)),
             // Nobody waits for it any more: a worker that was held up has better things to do.
             Control::Pools(reply) if reply.is_closed() => {}

@@ -116,6 +116,9 @@ fn yes_no(yes: bool) -> Cell<'static> {
 fn state(to: &mut Table, state: GlobalState) {
     to.push(["active".into(), yes_no(!state.paused)]);
     to.push(["paused".into(), yes_no(state.paused)]);
+    if state.draining {
+        to.push(["draining".into(), yes_no(true)]);
+    }
 }
 
 /// What SHOW LISTS counts.

@@ -6,6 +6,8 @@ mod cancel;
 mod cli;
 mod console;
 mod dns;
+mod drain;
+mod drain_rolling;
 mod fairness;
 mod hba;
 mod http;

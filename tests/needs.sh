@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, and says so. For the demo and the benchmark: PostgreSQL and a C linker. For the
-# tests: also an LDAP server (which is not left running), a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv. Debian packages come
+# tests: also an LDAP server (which is not left running), a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv.
+# For a private container engine: Debian's Docker (which is not left running either) and mmdebstrap. Debian packages come
 # from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
 #
-# usage: tests/needs.sh demo|bench|test
+# usage: tests/needs.sh demo|bench|test|engine
 set -euo pipefail
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT_DIR/target}
@@ -47,10 +48,12 @@ apt_install() {
     sudo=(sudo)
   fi
   say "installing with apt: $*"
-  local log quiet=
+  local log service services=() quiet=
   log=$(mktemp)
-  # Debian starts what it installs unless this says no. The tests start an LDAP server of their own when they need it.
-  if [[ " $* " == *" slapd "* && ! -e /usr/sbin/policy-rc.d ]]; then
+  # Debian starts what it installs unless this says no. The tests start servers of their own when they need them.
+  if [[ " $* " == *" slapd "* ]]; then services+=(slapd); fi
+  if [[ " $* " == *" docker.io "* ]]; then services+=(docker.service docker.socket containerd); fi
+  if ((${#services[@]} > 0)) && [[ ! -e /usr/sbin/policy-rc.d ]]; then
     quiet=/usr/sbin/policy-rc.d
     "${sudo[@]}" sh -c "printf '#!/bin/sh\\nexit 101\\n' >$quiet && chmod 755 $quiet"
     # shellcheck disable=SC2064
@@ -62,8 +65,10 @@ apt_install() {
     die "apt-get could not install: $*"
   fi
   if [[ -n $quiet ]]; then
-    # With systemd it would start with the next boot.
-    "${sudo[@]}" systemctl disable slapd >/dev/null 2>&1 || "${sudo[@]}" update-rc.d slapd disable >/dev/null 2>&1 || true
+    # With systemd they would start with the next boot.
+    for service in "${services[@]}"; do
+      "${sudo[@]}" systemctl disable "$service" >/dev/null 2>&1 || "${sudo[@]}" update-rc.d "${service%.*}" disable >/dev/null 2>&1 || true
+    done
     "${sudo[@]}" rm -f "$quiet"
     trap - EXIT
   fi
@@ -79,9 +84,21 @@ python_environment() {
   "$venv/bin/pip" install --quiet "${PYTHON_PACKAGES[@]}" || die "pip could not install ${PYTHON_PACKAGES[*]}"
 }
 
-main() {
-  need_rust
+engine_needs() {
   local missing=()
+  command -v dockerd >/dev/null || missing+=(docker.io)
+  command -v iptables >/dev/null || missing+=(iptables)
+  command -v ip >/dev/null || missing+=(iproute2)
+  command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+  apt_install "${missing[@]}"
+  # A package of its own from Debian 13 on.
+  command -v docker >/dev/null || apt_install docker-cli
+}
+
+main() {
+  local missing=()
+  if [[ ${1:-} == engine ]]; then engine_needs; return; fi
+  need_rust
   command -v cc >/dev/null || missing+=(gcc libc6-dev)
   command -v ps >/dev/null || missing+=(procps)
   has_postgres || missing+=(postgresql)
@@ -97,7 +114,7 @@ main() {
       [[ -x /usr/sbin/slapd ]] || missing+=(slapd)
       command -v ldapmodify >/dev/null || missing+=(ldap-utils)
       ;;
-    *) die "usage: tests/needs.sh demo|bench|test" ;;
+    *) die "usage: tests/needs.sh demo|bench|test|engine" ;;
   esac
   apt_install "${missing[@]}"
   if [[ $1 == test ]]; then python_environment; fi

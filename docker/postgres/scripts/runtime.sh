@@ -46,7 +46,9 @@ render_config() {
   printf "include '/etc/pgweir-postgres/postgresql.conf'\n"
   if [[ -n $PG_PROFILE ]]; then printf "include '%s/%s.conf'\n" "$PG_PROFILES_DIR" "$PG_PROFILE"; fi
   printf 'pg_partman_bgw.dbname = %s\n' "$(conf_literal "$PG_DATABASE")"
-  printf 'synchronous_standby_names = %s\n' "$(conf_literal "$PG_SYNCHRONOUS_STANDBY_NAMES")"
+  if [[ $PG_ROLE != patroni ]]; then
+    printf 'synchronous_standby_names = %s\n' "$(conf_literal "$PG_SYNCHRONOUS_STANDBY_NAMES")"
+  fi
   backup_settings
   if [[ $PG_ROLE == replica ]]; then
     printf 'primary_conninfo = %s\n' "$(conf_literal "$(upstream_conninfo)")"

@@ -1,0 +1,39 @@
+# shellcheck shell=bash
+# Builds what the wanted parts need. An image that can't be built ends the run: nothing after it could say anything.
+
+build_images() {
+  build postgres postgres
+  if [[ -z ${PGWEIR_IMAGE:-} ]]; then build pgweir pgweir; fi
+  if one_of pgpool "$@"; then build pgpool pgpool; fi
+  if one_of ha "$@"; then build etcd etcd1; fi
+  if one_of monitoring "$@"; then build monitoring prometheus; fi
+  if one_of backup "$@" || one_of monitoring "$@"; then build_s3; fi
+}
+
+# build NAME SERVICE
+build() {
+  local started
+  started=$(now_ms)
+  check "image $1 builds" timeout 1500 docker compose --project-directory "$ROOT_DIR/docker" --file "$ROOT_DIR/docker/compose.yaml" \
+    --env-file "$WORK/env" --profile '*' build --quiet "$2" || exit 1
+  measured "image $1" "$(seconds_since "$started")" "compose build; layers that are there are taken"
+}
+
+# The S3 server of the tests is a crate: its binary is built here and copied.
+build_s3() {
+  local folder=$WORK/s3
+  mkdir -p "$folder"
+  cp "$STACK_DIR"/s3/* "$folder/"
+  check "the S3 server's binary" s3_binary "$folder/s3s-fs" || exit 1
+  check "image s3 builds" timeout 600 docker buildx build --quiet --build-arg BASE="$ENGINE_BASE" --label "$ENGINE_LABEL" --tag "$PROJECT/s3" "$folder" || exit 1
+}
+
+S3S_FS_VERSION=0.14.1
+s3_binary() {
+  if [[ -n ${S3S_FS:-} ]]; then cp "$S3S_FS" "$1"; return; fi
+  if [[ ! -x $WORK/tools/bin/s3s-fs ]]; then
+    timeout 1200 cargo install s3s-fs --version "$S3S_FS_VERSION" --locked --features binary --root "$WORK/tools" \
+      --target-dir "$WORK/tools-target" || return 1
+  fi
+  cp "$WORK/tools/bin/s3s-fs" "$1"
+}

@@ -5,12 +5,13 @@ passed=0 failed=0 part=
 PROJECT=${STACK_PROJECT:-pgweir-test-stack}
 WORK=${CARGO_TARGET_DIR:-$ROOT_DIR/target}/stack
 MEASURED=$WORK/measured.tsv
+COMPOSE_SECONDS_MAX=300
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 compose() {
-  docker compose --project-directory "$ROOT_DIR/docker" --file "$ROOT_DIR/docker/compose.yaml" --file "$WORK/compose.test.yaml" \
+  timeout "$COMPOSE_SECONDS_MAX" docker compose --project-directory "$ROOT_DIR/docker" --file "$ROOT_DIR/docker/compose.yaml" --file "$WORK/compose.test.yaml" \
     --env-file "$WORK/env" --profile test --ansi never --progress quiet "$@"
 }
 
@@ -40,6 +41,14 @@ equals() {
 # fails COMMAND...: it must not succeed.
 fails() { if "$@"; then say "succeeded, and should not have"; return 1; fi; }
 
+# refused TEXT COMMAND...: it fails, and says this.
+refused() {
+  local text=$1 output
+  shift
+  if output=$("$@" 2>&1); then say "succeeded, and should not have"; return 1; fi
+  [[ $output == *"$text"* ]] || { say "failed, but without '$text':"; say "$output"; return 1; }
+}
+
 # within SECONDS COMMAND...: tries until it succeeds; fails when the time is over.
 within() {
   local deadline=$((SECONDS + $1)) output
@@ -58,7 +67,7 @@ measured() { printf '%s\t%s\t%s\t%s\n' "$part" "$1" "$2" "$3" >>"$MEASURED"; }
 seconds_since() { awk -v from="$1" -v to="$(now_ms)" 'BEGIN { printf "%.1f s", (to - from) / 1000 }'; }
 
 # up SERVICE...: started, and healthy where they say how to know.
-up() { timeout 300 compose up --detach --no-build --wait --wait-timeout 280 "$@"; }
+up() { compose up --detach --no-build --wait --wait-timeout 280 "$@"; }
 
 down() {
   compose --profile '*' down --volumes --remove-orphans --timeout 20 >/dev/null 2>&1 || true

@@ -88,6 +88,7 @@ postgresql:
   bin_dir: /usr/lib/postgresql/$PG_VERSION/bin
   custom_conf: $RUN_DIR/custom.conf
   pgpass: $RUN_DIR/.pgpass-patroni
+  basebackup: {checkpoint: fast}
   use_unix_socket: true
   use_unix_socket_repl: false
   parameters:

@@ -11,6 +11,7 @@
 set -euo pipefail
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 STACK_DIR=$ROOT_DIR/tests/stack
+prepared=0
 PARTS=(static scripts base replicas pgpool logical ha backup monitoring)
 # shellcheck source=engine.sh
 . "$ROOT_DIR/tests/engine.sh"
@@ -43,8 +44,7 @@ need_engine() {
 # A folder of our own: secrets, what compose reads, what was measured.
 prepare() {
   rm -rf "$WORK/secrets"
-  mkdir -p "$WORK"
-  : >"$MEASURED"
+  prepared=1
   HA_SUBNET=${HA_SUBNET:-172.30.64}
   export HA_SUBNET
   "$ROOT_DIR/docker/scripts/make-secrets" "$WORK/secrets" s3 >/dev/null
@@ -63,6 +63,7 @@ BASE=${ENGINE_BASE:-debian:trixie-slim}
 POSTGRES_IMAGE=$PROJECT/postgres
 PGWEIR_IMAGE=${PGWEIR_IMAGE:-$PROJECT/pgweir}
 PGWEIR_VERSION=${PGWEIR_VERSION:-latest}
+PGWEIR_BINARY=prebuilt
 PGPOOL_IMAGE=$PROJECT/pgpool
 ETCD_IMAGE=$PROJECT/etcd
 MONITORING_IMAGE=$PROJECT/monitoring
@@ -82,8 +83,7 @@ ENV
 finish() {
   local status=$?
   trap - EXIT
-  if engine_answers && [[ -e $WORK/env ]]; then down; fi
-  engine_end
+  if ((prepared)); then down; engine_end; fi
   exit "$status"
 }
 
@@ -110,9 +110,14 @@ main() {
   for name in "${wanted[@]}"; do one_of "$name" "${PARTS[@]}" || die "no part $name: ${PARTS[*]}"; done
   trap finish EXIT
   trap 'exit 130' INT TERM
-  if wants_engine "${wanted[@]}"; then need_engine; fi
-  prepare
-  if wants_engine "${wanted[@]}"; then part=images; build_images "${wanted[@]}"; fi
+  mkdir -p "$WORK"
+  : >"$MEASURED"
+  if wants_engine "${wanted[@]}"; then
+    need_engine
+    prepare
+    part=images
+    build_images "${wanted[@]}"
+  fi
   for name in "${wanted[@]}"; do run_part "$name"; done
   show_measured
   say "$passed passed, $failed failed"

@@ -1,4 +1,6 @@
 # shellcheck shell=bash
+# What stands in single quotes is expanded in a container.
+# shellcheck disable=SC2016
 # `docker compose up`: primary and pooler, roles and rights, start and stop, maintenance mode.
 
 part_base() {
@@ -12,6 +14,7 @@ part_base() {
   check "PostgreSQL is the version asked for" equals 17 as_superuser postgres app "SELECT current_setting('server_version_num')::int / 10000"
   check "log is csv" equals csvlog as_superuser postgres app 'SHOW log_destination'
   check "statements are counted" as_superuser postgres app 'SELECT count(*) FROM public.pg_stat_statements'
+  check "the log is written" compose exec -T postgres grep -rq 'ready to accept connections' /var/log/postgresql
   check "passwords are not in the log" fails compose exec -T postgres grep -rqsF 'PASSWORD '"'" /var/log/postgresql
   check "nothing is published but on the loopback" loopback_only
 

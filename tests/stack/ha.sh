@@ -1,4 +1,6 @@
 # shellcheck shell=bash
+# What stands in single quotes is expanded in a container.
+# shellcheck disable=SC2016
 # Patroni and etcd, and the pooler that follows the leader: switchover and the leader's sudden death while writers write. A row whose
 # INSERT was acknowledged must be there afterwards.
 
@@ -85,7 +87,7 @@ acknowledged_after() {
   [[ $(compose exec -T client bash -c "tail -qn 1 /tmp/writers/acknowledged.* 2>/dev/null" | awk -v after="$1" '$2 > after' | wc -l) == "$2" ]]
 }
 
-writers_ended() { fails compose exec -T client bash -c 'grep -qsz writer.sh /proc/[0-9]*/cmdline'; }
+writers_ended() { fails compose exec -T client bash -c 'grep -qsz "[w]riter[.]sh" /proc/[0-9]*/cmdline'; }
 
 # Over all writers, beginning at the event.
 longest_gap() {

@@ -3,7 +3,7 @@
 
 build_images() {
   build postgres postgres
-  if [[ -z ${PGWEIR_IMAGE:-} ]]; then build pgweir pgweir; fi
+  if [[ -z ${PGWEIR_IMAGE:-} ]]; then build_pooler; fi
   if one_of pgpool "$@"; then build pgpool pgpool; fi
   if one_of ha "$@"; then build etcd etcd1; fi
   if one_of monitoring "$@"; then build monitoring prometheus; fi
@@ -36,4 +36,10 @@ s3_binary() {
       --target-dir "$WORK/tools-target" || return 1
   fi
   cp "$WORK/tools/bin/s3s-fs" "$1"
+}
+
+# The pooler of this tree: compiled here, where the crates and the cache are, and packaged as users' builds are.
+build_pooler() {
+  check "pgweir builds" timeout 1500 cargo build --release --locked --manifest-path "$ROOT_DIR/Cargo.toml" || exit 1
+  build pgweir pgweir
 }

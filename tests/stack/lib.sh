@@ -1,7 +1,10 @@
 # shellcheck shell=bash
+# What stands in single quotes is expanded in a container.
+# shellcheck disable=SC2016
 # What the parts of tests/stack.sh share: compose, checks that are counted, waiting for conditions, figures that are kept.
 
 passed=0 failed=0 part=
+# shellcheck disable=SC2034
 PROJECT=${STACK_PROJECT:-pgweir-test-stack}
 WORK=${CARGO_TARGET_DIR:-$ROOT_DIR/target}/stack
 MEASURED=$WORK/measured.tsv

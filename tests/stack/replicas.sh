@@ -1,4 +1,6 @@
 # shellcheck shell=bash
+# What stands in single quotes is expanded in a container.
+# shellcheck disable=SC2016
 # Two physical replicas: slots, rows, lag under load, reads spread by the pooler; synchronous and cascading replication.
 
 part_replicas() {

@@ -123,7 +123,7 @@ refuses() { # refuses TEXT: the environment as it is now, with this complaint
 }
 
 @test "pgpass is private and escaped" {
-  echo 'pass:word\0123456789' >"$SECRETS_DIR/postgres_password"
+  printf '%s\n' 'pass:word\0123456789' >"$SECRETS_DIR/postgres_password"
   echo 0123456789abcdef >"$SECRETS_DIR/replicator_password"
   write_pgpass
   [ "$(stat -c %a "$RUN_DIR/.pgpass")" = 600 ]

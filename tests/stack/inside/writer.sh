@@ -22,7 +22,7 @@ open_session() {
 ask() {
   local line
   reply=
-  printf '%s;\n\\echo .\n' "$1" >&"$to" 2>/dev/null || return 1
+  printf '%s;\n\\echo .\n' "$1" >&"$to" || return 1
   while IFS= read -r -t "$REPLY_SECONDS_MAX" -u "$from" line; do
     if [[ $line == . ]]; then return 0; fi
     reply=$line

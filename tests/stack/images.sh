@@ -2,6 +2,7 @@
 # Builds what the wanted parts need. An image that can't be built ends the run: nothing after it could say anything.
 
 build_images() {
+  if [[ -n ${WALG:-} ]]; then build_walg; fi
   build postgres postgres
   if [[ -z ${PGWEIR_IMAGE:-} ]]; then build_pooler; fi
   if one_of pgpool "$@"; then build pgpool pgpool; fi
@@ -26,6 +27,15 @@ build_s3() {
   cp "$STACK_DIR"/s3/* "$folder/"
   check "the S3 server's binary" s3_binary "$folder/s3s-fs" || exit 1
   check "image s3 builds" timeout 600 docker buildx build --quiet --build-arg BASE="$ENGINE_BASE" --label "$ENGINE_LABEL" --tag "$PROJECT/s3" "$folder" || exit 1
+}
+
+# An image that holds the binary, for WALG_FROM.
+build_walg() {
+  local folder=$WORK/walg
+  mkdir -p "$folder/out"
+  cp "$WALG" "$folder/out/wal-g"
+  printf 'FROM scratch\nCOPY out/ /out/\n' >"$folder/Dockerfile"
+  check "image walg builds" docker buildx build --quiet --label "$ENGINE_LABEL" --tag "$PROJECT/walg" "$folder" || exit 1
 }
 
 S3S_FS_VERSION=0.14.1

@@ -200,22 +200,36 @@ refuses() { # refuses TEXT: the environment as it is now, with this complaint
 
 @test "metrics: a failure keeps the time of the last success" {
   BACKUP_ENGINE=pgbackrest
-  record backup "$(($(date +%s) - 7))" 1
+  record_backup full "$(($(date +%s) - 7))" 1
   local when
-  when=$(last_value backup_last_success_timestamp_seconds backup.prom)
+  when=$(last_value backup_last_success_timestamp_seconds backup_full.values)
   [ "$when" -gt 0 ]
-  [ "$(last_value backup_last_result backup.prom)" = 1 ]
-  record backup 0 0
-  [ "$(last_value backup_last_success_timestamp_seconds backup.prom)" = "$when" ]
-  [ "$(last_value backup_last_result backup.prom)" = 0 ]
-  [ "$(last_value backup_last_duration_seconds backup.prom)" -ge 7 ]
+  [ "$(last_value backup_last_result backup_full.values)" = 1 ]
+  record_backup full 0 0
+  [ "$(last_value backup_last_success_timestamp_seconds backup_full.values)" = "$when" ]
+  [ "$(last_value backup_last_result backup_full.values)" = 0 ]
+  [ "$(last_value backup_last_duration_seconds backup_full.values)" -ge 7 ]
+  [ "$(last_value backup_failures_total backup_failures.values)" = 1 ]
 }
 
 @test "metrics: before the first success there is no time of it" {
   BACKUP_ENGINE=walg
-  record backup 0 0
-  if grep -q last_success "$METRICS_DIR/backup.prom"; then return 1; fi
-  if command -v promtool >/dev/null; then promtool check metrics <"$METRICS_DIR/backup.prom"; fi
+  record_restore_test 0 0
+  if grep -q last_success "$METRICS_DIR/restore_test.values"; then return 1; fi
+}
+
+@test "metrics: the page is as Prometheus wants it" {
+  BACKUP_ENGINE=walg
+  record_backup full 0 1
+  record_backup differential 0 1
+  record_restore_test 0 1
+  "$ROOT/docker/scripts/make-secrets" "$SECRETS_DIR"
+  record_certificate
+  run "$LIB/backup-serve.py" --print
+  [[ "$status" -eq 0 && "$output" == *'postgres_tls_certificate_expiry_timestamp_seconds{file="server.crt"} 1'* ]]
+  [ "$(grep -c '^# TYPE backup_last_result' <<<"$output")" -eq 1 ]
+  [ "$(grep -c '^backup_last_result{' <<<"$output")" -eq 2 ]
+  if command -v promtool >/dev/null; then promtool check metrics <<<"$output"; fi
 }
 
 @test "schedule: what is due" {

@@ -104,6 +104,6 @@ test_restore() {
   status=$?
   set -e
   clear_scratch
-  record backup_restore_test "$started" "$((status == 0))"
+  record_restore_test "$started" "$((status == 0))"
   return "$status"
 }

@@ -25,6 +25,7 @@ attempt() {
 }
 
 tick() {
+  record_certificate
   if is_due last_full "${BACKUP_FULL_HOURS:-168}"; then
     attempt last_full push full
     attempt last_prune prune

@@ -154,7 +154,7 @@ refuses() { # refuses TEXT: the environment as it is now, with this complaint
   BACKUP_ENGINE=pgbackrest
   set_defaults
   run render_config
-  [[ "$output" == *"archive_command = 'backup wal-push %p'"* ]]
+  [[ "$output" == *"archive_command = 'BACKUP_ENGINE=pgbackrest backup wal-push %p'"* ]]
 }
 
 @test "a replica's configuration: its upstream is verified, its slot named" {

@@ -21,15 +21,17 @@ init_primary() {
     --data-checksums --encoding=UTF8 --locale-provider=builtin --builtin-locale=C.UTF-8 --locale=C.UTF-8 >/dev/null
   PGDATA=$fresh write_config
   start_locally "$fresh"
-  run_sql
+  PGHOST=$RUN_DIR/init run_sql
   pg_ctl --pgdata="$fresh" --mode=fast --wait --silent stop
   mv "$fresh" "$PGDATA"
 }
 
-# Only its own socket, and nothing of what runs the passwords into a log.
+# By a socket of its own alone, where neither healthcheck nor pooler looks: what is not finished is not healthy. And nothing that would write
+# the passwords into a log.
 start_locally() {
+  mkdir -p "$RUN_DIR/init"
   pg_ctl --pgdata="$1" --wait --timeout=60 --silent --log=/dev/null start \
-    --options="-c listen_addresses='' -c archive_mode=off -c synchronous_standby_names='' -c log_min_duration_statement=-1 \
+    --options="-c listen_addresses='' -c unix_socket_directories=$RUN_DIR/init -c archive_mode=off -c synchronous_standby_names='' -c log_min_duration_statement=-1 \
     -c log_min_error_statement=panic -c shared_preload_libraries=pg_stat_statements"
 }
 

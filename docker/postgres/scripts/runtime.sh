@@ -36,7 +36,8 @@ backup_settings() {
     return
   fi
   # A segment is archived after a minute even when little is written: the most that a lost disk can cost.
-  printf "archive_mode = on\narchive_command = 'backup wal-push %%p'\narchive_timeout = '60s'\n"
+  # The engine is named because pgBackRest looks for its name in the command.
+  printf "archive_mode = on\narchive_command = 'BACKUP_ENGINE=%s backup wal-push %%p'\narchive_timeout = '60s'\n" "$BACKUP_ENGINE"
 }
 
 # postgresql.conf, to standard output.

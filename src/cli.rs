@@ -1,21 +1,25 @@
-//! The command line: `pgweir [-q] [-v…] [-d] [-u USER] [-V] [-h] FILE`, `pgweir check FILE`, and `pgweir userlist --from …`.
+//! The command line: `pgweir [-q] [-v…] [-d] [-u USER] [-V] [-h] FILE`, `pgweir check FILE`, `pgweir userlist --from …`,
+//! and `pgweir tune --ram …`.
 //!
 //! Options, texts and exit codes are PgBouncer's, so that its service files and scripts work. Called by the name `pgbouncer`,
 //! the program has PgBouncer's help and version too, and no other commands. A pure function from arguments to what is asked for;
 //! what is then done is the business of [`crate::app`].
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Parser};
 
 use crate::COMPATIBLE_VERSION;
+use crate::tune::Machine;
 
 /// The word that asks for a check instead of a run. A file of this name is reached as `./check`.
 const CHECK: &str = "check";
 /// The word that asks for an `auth_file` to be made. A file of this name is reached as `./userlist`.
 const USERLIST: &str = "userlist";
+/// The word that asks for settings for PostgreSQL. A file of this name is reached as `./tune`.
+const TUNE: &str = "tune";
 /// The name by which the program passes for PgBouncer.
 const PGBOUNCER: &str = "pgbouncer";
 
@@ -38,6 +42,8 @@ pub enum Command {
     },
     /// Write an `auth_file` from the roles of a server.
     Userlist(Userlist),
+    /// Print settings for PostgreSQL.
+    Tune(Machine),
 }
 
 /// Which roles to write, from where and to where.
@@ -129,10 +135,9 @@ where
 {
     let args: Vec<OsString> = args.into_iter().collect();
     let program = Program::of(&args);
-    if !program.is_pgbouncer && args.get(1).is_some_and(|word| word == USERLIST) {
-        let parsed = Userlist::try_parse_from(&args[1..]).map_err(|error| stop_userlist(&error))?;
-        let command = Command::Userlist(parsed);
-        return Ok(Cli { command });
+    let word = args.get(1).filter(|_| !program.is_pgbouncer);
+    if let Some(command) = word.and_then(|word| own_command(word, &args[1..])) {
+        return command.map(|command| Cli { command });
     }
     let parsed = Arguments::try_parse_from(&args).map_err(|error| program.stop(&args, &error))?;
     command(parsed, program.is_pgbouncer)
@@ -140,8 +145,18 @@ where
         .map_err(|what| Stop::mistake(&program.name, what))
 }
 
+/// A command that PgBouncer does not have, with options of its own.
+fn own_command(word: &OsStr, args: &[OsString]) -> Option<Result<Command, Stop>> {
+    let parsed = match word.to_str()? {
+        USERLIST => Userlist::try_parse_from(args).map(Command::Userlist),
+        TUNE => Machine::try_parse_from(args).map(Command::Tune),
+        _ => return None,
+    };
+    Some(parsed.map_err(|error| stop_command(&error)))
+}
+
 /// clap's own words: PgBouncer has none for this.
-fn stop_userlist(error: &clap::Error) -> Stop {
+fn stop_command(error: &clap::Error) -> Stop {
     let text = error.to_string();
     match error.use_stderr() {
         false => Stop::information(text),
@@ -240,6 +255,7 @@ impl Program {
                 format!(
                     "  {program} check CONFIG_FILE
   {program} userlist --from 'CONNECTION STRING' [--output FILE] [ROLE]...
+  {program} tune --ram SIZE --cpus NUMBER [--disks KIND:NUMBER] [--connections NUMBER] [--version NUMBER]
 "
                 ),
                 HELP_REMARKS,
@@ -267,7 +283,8 @@ Options:
 
 const HELP_REMARKS: &str = "CONFIG_FILE is an ini file as PgBouncer's, or a TOML file if its name ends in .toml.
 \"check\" looks it over without starting. \"userlist\" writes an auth_file from the roles of a server; a password
-for it may be in PGPASSWORD. Files of these names are reached as ./check and ./userlist.";
+for it may be in PGPASSWORD. \"tune\" prints settings for PostgreSQL on a machine. Files of these names are reached as
+./check and so on.";
 
 /// An option that is none, or that could be several.
 fn unknown(option: &str) -> String {
@@ -484,10 +501,22 @@ mod tests {
     }
 
     #[test]
+    fn tuning() {
+        let Ok(Command::Tune(machine)) = parse_words("tune --ram 4GB --cpus 2 --disks hdd:3")
+        else {
+            panic!("it is a command");
+        };
+        assert_eq!((machine.ram, machine.pool_size()), (4 << 30, 7));
+        assert_eq!(parse_words("tune").unwrap_err().code, 1);
+        assert_eq!(parse_words("./tune"), Ok(Command::Run(run("./tune"))));
+    }
+
+    #[test]
     fn clap_finds_no_fault_with_the_arguments() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
         Userlist::command().debug_assert();
+        Machine::command().debug_assert();
     }
 
     proptest! {

@@ -1,7 +1,9 @@
-//! Why a connection ends, and what its peer is told: one value from which SQLSTATE, message and log line come.
+//! Why a connection ends, and what its peer is told: one value from which SQLSTATE, message, log line and count come.
 
 use std::borrow::Cow;
 use std::fmt;
+
+use crate::metrics::ErrorKind;
 
 /// SQLSTATE of nearly every error that PgBouncer raises: protocol_violation.
 pub const PROTOCOL_VIOLATION: &str = "08P01";
@@ -9,20 +11,33 @@ pub const PROTOCOL_VIOLATION: &str = "08P01";
 pub const QUERY_CANCELED: &str = "57014";
 
 /// An error meant for a client: it is shown to the client as FATAL, and logged as `pooler error: …`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ClientError {
     /// Five characters.
     pub sqlstate: Cow<'static, str>,
     /// The message; bytes, since a server's text may be in any encoding.
     pub text: Cow<'static, [u8]>,
+    /// What it is counted as.
+    pub kind: ErrorKind,
 }
 
+/// Equal if the client is told the same.
+impl PartialEq for ClientError {
+    fn eq(&self, other: &ClientError) -> bool {
+        (&self.sqlstate, &self.text) == (&other.sqlstate, &other.text)
+    }
+}
+
+impl Eq for ClientError {}
+
 impl ClientError {
-    /// An error of the pooler's own, with PgBouncer's SQLSTATE for everything.
+    /// An error of the pooler's own, with PgBouncer's SQLSTATE for everything. It counts as one of the client's protocol until
+    /// [`ClientError::as_kind`] says better.
     pub const fn new(text: &'static str) -> ClientError {
         ClientError {
             sqlstate: Cow::Borrowed(PROTOCOL_VIOLATION),
             text: Cow::Borrowed(text.as_bytes()),
+            kind: ErrorKind::Protocol,
         }
     }
 
@@ -31,6 +46,7 @@ impl ClientError {
         ClientError {
             sqlstate: Cow::Borrowed(PROTOCOL_VIOLATION),
             text: Cow::Owned(text.into().into_bytes()),
+            kind: ErrorKind::Protocol,
         }
     }
 
@@ -42,7 +58,15 @@ impl ClientError {
         ClientError {
             sqlstate: sqlstate.unwrap_or(Cow::Borrowed(PROTOCOL_VIOLATION)),
             text: Cow::Owned(text.to_vec()),
+            kind: ErrorKind::ServerUnavailable,
         }
+    }
+
+    /// Counted as this.
+    #[must_use]
+    pub fn as_kind(mut self, kind: ErrorKind) -> ClientError {
+        self.kind = kind;
+        self
     }
 }
 

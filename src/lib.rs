@@ -16,6 +16,7 @@
 //! | [`config`] | what was written (ini, TOML, environment) and what it means; one table of settings |
 //! | [`logs`], [`process`] | log lines and where they go; pid file, user, signals, cores |
 //! | [`cli`], [`error`], [`types`], [`metrics`] | the command line; what clients are told; small shared types; counters |
+//! | [`tune`] | settings for the PostgreSQL behind the pooler, pure |
 //!
 //! Who knows whom: `main → app → admin → worker → client → pool → server → net → wire`, and `auth → wire`. An arrow also allows all
 //! to its right; `error`, `types`, `metrics` and plain configuration data may be used by anyone. The absences matter most:
@@ -88,6 +89,7 @@ pub mod net;
 pub mod pool;
 pub mod process;
 pub mod server;
+pub mod tune;
 pub mod types;
 pub mod wire;
 pub mod worker;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use pgweir::cli::{self, Command};
-use pgweir::{app, config};
+use pgweir::{app, config, tune};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
             Command::Run(run) => app::run(run),
             Command::Check { file } => check(&file),
             Command::Userlist(wanted) => app::userlist::run(&wanted),
+            Command::Tune(machine) => tune(&machine),
         },
     }
 }
@@ -24,5 +25,19 @@ fn check(file: &std::path::Path) -> ExitCode {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
+    }
+}
+
+/// Prints settings for PostgreSQL.
+fn tune(machine: &tune::Machine) -> ExitCode {
+    match tune::postgresql_conf(machine) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("pgweir tune: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

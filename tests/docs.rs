@@ -142,6 +142,11 @@ fn remarks() -> String {
 const COMMANDS: &[(&str, &str, &str)] = &[
     ("SHOW name", "SHOW state", "see below"),
     (
+        "SHOW EXPLAIN CLIENT id",
+        "SHOW EXPLAIN CLIENT 1",
+        "what a client does, and why it waits; `id` is the last column of `SHOW CLIENTS`",
+    ),
+    (
         "SHOW HELP",
         "SHOW help",
         "the list of commands, as a notice",
@@ -214,9 +219,12 @@ fn rights() -> String {
 
 fn shows() -> String {
     let mut out = String::new();
-    let shown = SHOWS.iter().filter(|(_, show)| *show != Show::Help);
+    let explain = ("explain client", Show::ExplainClient(None));
+    let mut shown: Vec<(&str, Show)> = SHOWS.into_iter().chain([explain]).collect();
+    shown.retain(|(_, show)| *show != Show::Help);
+    shown.sort_by_key(|(name, _)| *name);
     for (name, show) in shown {
-        let columns: Vec<String> = layout::columns(*show)
+        let columns: Vec<String> = layout::columns(show)
             .iter()
             .map(|column| format!("`{}` {}", column.name, type_name(column.kind)))
             .collect();

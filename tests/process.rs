@@ -556,7 +556,7 @@ fn be_logging_to_nobody(_: &[String]) {
     // Wait until the reader of stderr has gone.
     let _ = io::stdin().read(&mut [0]);
     (0..100).for_each(|n| tracing::warn!(target: "pgweir", n, "nobody reads this"));
-    logs::print_fatal("nor this");
+    logs::print_fatal("nor this", false);
     println!("alive");
 }
 
@@ -580,7 +580,7 @@ fn be_unable_to_log(_: &[String]) {
         ..LogOptions::default()
     };
     if let Err(error) = logs::init(options.clone()) {
-        logs::print_fatal(&error);
+        logs::print_fatal(&error, false);
         // Nothing was installed by the failed attempt.
         let handle = logs::init(LogOptions::default()).unwrap();
         assert_eq!(handle.apply(options).unwrap_err(), error);

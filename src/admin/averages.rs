@@ -32,6 +32,21 @@ pub struct Report {
     pub all: Figures,
 }
 
+/// The statistics of one pool at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolFigures {
+    /// Name of the database entry.
+    pub database: String,
+    /// Server-side user.
+    pub user: String,
+    /// Everything so far, while the pool has been there.
+    pub total: Stats,
+    /// What was counted since the last tick but one.
+    pub recent: Stats,
+    /// The same as [`Figures::average`].
+    pub average: Stats,
+}
+
 /// Averages over one period, as the log says them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Period(pub Stats);
@@ -41,6 +56,8 @@ pub struct Period(pub Stats);
 struct Mark {
     at: Instant,
     totals: BTreeMap<String, Stats>,
+    /// The same per pool.
+    pools: BTreeMap<PoolKey, Stats>,
 }
 
 /// Database and user.
@@ -63,6 +80,7 @@ impl Averages {
         let mark = Mark {
             at: now,
             totals: BTreeMap::new(),
+            pools: BTreeMap::new(),
         };
         Averages {
             seen: BTreeMap::new(),
@@ -80,7 +98,12 @@ impl Averages {
             sum(&self.last.totals),
             now.saturating_duration_since(self.last.at),
         );
-        let mark = Mark { at: now, totals };
+        let pools = self.seen.clone();
+        let mark = Mark {
+            at: now,
+            totals,
+            pools,
+        };
         self.last_but_one = std::mem::replace(&mut self.last, mark);
         Period(period)
     }
@@ -103,6 +126,24 @@ impl Averages {
             databases: totals.into_iter().map(database).collect(),
             all,
         }
+    }
+
+    /// Every pool by itself, now.
+    pub fn pools(&mut self, now: Instant, pools: &[PoolRow]) -> Vec<PoolFigures> {
+        self.observe(pools);
+        let from = &self.last_but_one;
+        let elapsed = now.saturating_duration_since(from.at);
+        let figures = |(key, total): (&PoolKey, &Stats)| {
+            let before = from.pools.get(key).copied().unwrap_or_default();
+            PoolFigures {
+                database: key.0.clone(),
+                user: key.1.clone(),
+                total: *total,
+                recent: minus(*total, before),
+                average: average(*total, before, elapsed),
+            }
+        };
+        self.seen.iter().map(figures).collect()
     }
 
     /// Takes note of the pools' counters; returns the total of each database.
@@ -257,6 +298,24 @@ mod tests {
             queries(&mut book, at(160), &[pool("a", "u", 10_600)]),
             [row("a", 10_600, 100)]
         );
+    }
+
+    #[test]
+    fn pools_have_figures_of_their_own() {
+        let start = Instant::now();
+        let mut book = Averages::new(start);
+        book.tick(start + 60 * SECOND, &[pool("a", "u", 600)]);
+        book.tick(start + 120 * SECOND, &[pool("a", "u", 660)]);
+        let now = start + 160 * SECOND;
+        let pools = book.pools(now, &[pool("a", "u", 760), pool("a", "v", 300)]);
+        let shown: Vec<(&str, u64, u64, u64)> = pools
+            .iter()
+            .map(|pool| {
+                let (recent, average) = (pool.recent.query_count, pool.average.query_count);
+                (&*pool.user, pool.total.query_count, recent, average)
+            })
+            .collect();
+        assert_eq!(shown, [("u", 760, 160, 1), ("v", 300, 300, 3)]);
     }
 
     #[test]

@@ -94,10 +94,18 @@ pub enum Show {
     ActiveSockets,
     Clients,
     Config,
+    /// Our own: what is counted of each pool besides the statistics.
+    Counters,
     Databases,
     DnsHosts,
     DnsZones,
+    /// Our own: what has gone wrong, counted.
+    Errors,
+    /// Our own: what a client does, and why it waits. `None` if what follows is no number.
+    ExplainClient(Option<u64>),
     Help,
+    /// Our own: percentiles.
+    Latency,
     Lists,
     Mem,
     Peers,
@@ -111,22 +119,31 @@ pub enum Show {
     Stats,
     StatsAverages,
     StatsTotals,
+    /// Our own: the busiest pools.
+    Top,
     Totals,
     Users,
     Version,
+    /// Our own: why clients wait.
+    Waits,
+    /// Our own: what each thread does.
+    Workers,
     /// A parameter of PostgreSQL that drivers ask for: an index into [`PARAMETERS`].
     Parameter(usize),
 }
 
-/// What follows `SHOW`, in lower case.
-pub const SHOWS: [(&str, Show); 22] = [
+/// What follows `SHOW`, in lower case; besides, there is `SHOW EXPLAIN CLIENT id`.
+pub const SHOWS: [(&str, Show); 28] = [
     ("active_sockets", Show::ActiveSockets),
     ("clients", Show::Clients),
     ("config", Show::Config),
+    ("counters", Show::Counters),
     ("databases", Show::Databases),
     ("dns_hosts", Show::DnsHosts),
     ("dns_zones", Show::DnsZones),
+    ("errors", Show::Errors),
     ("help", Show::Help),
+    ("latency", Show::Latency),
     ("lists", Show::Lists),
     ("mem", Show::Mem),
     ("peers", Show::Peers),
@@ -139,9 +156,12 @@ pub const SHOWS: [(&str, Show); 22] = [
     ("stats", Show::Stats),
     ("stats_averages", Show::StatsAverages),
     ("stats_totals", Show::StatsTotals),
+    ("top", Show::Top),
     ("totals", Show::Totals),
     ("users", Show::Users),
     ("version", Show::Version),
+    ("waits", Show::Waits),
+    ("workers", Show::Workers),
 ];
 
 /// Parameters that drivers set and ask for although the console has none: name in lower case, and the value shown.
@@ -180,12 +200,34 @@ fn commands(text: &str) -> Option<Vec<Command>> {
 fn statement(scanner: &mut Scanner) -> Option<Command> {
     let verb = scanner.word()?.to_ascii_lowercase();
     scanner.blank()?;
-    let command = match verb.as_str() {
-        "set" => set(scanner)?,
-        _ => with_argument(&verb, argument(scanner)?)?,
+    let command = match (verb.as_str(), argument_of(&verb, scanner)?) {
+        ("set", _) => set(scanner)?,
+        ("show" | "select", Some(what)) if what.eq_ignore_ascii_case("explain") => {
+            Command::Show(explain(scanner)?)
+        }
+        (verb, argument) => with_argument(verb, argument)?,
     };
     scanner.blank()?;
     (scanner.is_at_end() || scanner.takes(';')).then_some(command)
+}
+
+fn argument_of(verb: &str, scanner: &mut Scanner) -> Option<Option<String>> {
+    match verb {
+        "set" => Some(None),
+        _ => argument(scanner),
+    }
+}
+
+/// `CLIENT id`, behind `SHOW EXPLAIN`. What is no id is told so later.
+fn explain(scanner: &mut Scanner) -> Option<Show> {
+    scanner.blank()?;
+    let what = argument(scanner)??;
+    if !what.eq_ignore_ascii_case("client") {
+        return None;
+    }
+    scanner.blank()?;
+    let id = argument(scanner)?;
+    Some(Show::ExplainClient(id.and_then(|id| id.parse().ok())))
 }
 
 /// An optional word; `None` if there is something else.
@@ -321,6 +363,19 @@ mod tests {
             );
         }
         check("SHOW TimeZone", &[Command::Show(Show::Parameter(4))]);
+    }
+
+    #[test]
+    fn explaining_a_client() {
+        let explain = |id| [Command::Show(Show::ExplainClient(id))];
+        check("SHOW EXPLAIN CLIENT 17", &explain(Some(17)));
+        check("show explain\n client \"17\" ;", &explain(Some(17)));
+        check("show explain client", &explain(None));
+        check("show explain client x", &explain(None));
+        check("show explain client 99999999999999999999", &explain(None));
+        check_invalid("show explain");
+        check_invalid("show explain server 1");
+        check_invalid("show explain client 1 2");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::CONSOLE;
-use super::averages::{Averages, Period, Report};
+use super::averages::{Averages, Period, PoolFigures, Report};
 use super::rights::Role;
 use crate::metrics::Stats;
 use crate::worker::report::{PoolRow, SocketRow};
@@ -178,6 +178,14 @@ impl Desk {
     pub fn stats(&self, now: Instant, pools: Vec<PoolRow>) -> Report {
         let pools = self.with_own(pools);
         self.averages.lock().report(now, &pools)
+    }
+
+    /// SHOW TOP: every pool but the console's by itself, from the rows of these.
+    pub fn top(&self, now: Instant, pools: Vec<PoolRow>) -> Vec<PoolFigures> {
+        let pools = self.with_own(pools);
+        let mut figures = self.averages.lock().pools(now, &pools);
+        figures.retain(|pool| pool.database != CONSOLE);
+        figures
     }
 
     fn with_own(&self, mut pools: Vec<PoolRow>) -> Vec<PoolRow> {

@@ -30,6 +30,10 @@ pub enum CommandError {
     BadClientId,
     /// No client has this id.
     ClientNotFound,
+    /// What is to be explained is no number.
+    ClientIdNeeded,
+    /// No client with this id is here to be explained.
+    NoSuchClient(u64),
     /// SET with an unknown name or a bad value; the log says which.
     SetFailed,
     /// The configuration could not be read again; the log says why.
@@ -79,6 +83,13 @@ impl fmt::Display for CommandError {
             CommandError::ShuttingDown => f.write_str("pooler is shutting down"),
             CommandError::BadClientId => f.write_str("invalid client pointer supplied"),
             CommandError::ClientNotFound => f.write_str("client not found"),
+            CommandError::ClientIdNeeded => f.write_str(
+                "SHOW EXPLAIN CLIENT needs a client's number: the column id of SHOW CLIENTS",
+            ),
+            CommandError::NoSuchClient(id) => write!(
+                f,
+                "client not found: {id} (its number is the column id of SHOW CLIENTS)"
+            ),
             CommandError::SetFailed => f.write_str("SET failed"),
             CommandError::ReloadFailed => {
                 f.write_str("RELOAD failed, see logs for additional details")

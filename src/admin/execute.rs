@@ -70,6 +70,10 @@ pub async fn run<O: Operator>(
         log(command);
     }
     match command {
+        Command::Show(Show::ExplainClient(id)) => {
+            let explained = show::explain::run(*id, operator, desk, formats).await?;
+            return Ok(Done::Reply(shown(explained)));
+        }
         Command::Show(show) => {
             return Ok(Done::Reply(answer(*show, operator, desk, formats).await));
         }
@@ -122,6 +126,14 @@ async fn answer<O: Operator>(show: Show, operator: &O, desk: &Desk, formats: For
     }
 }
 
+fn shown(rows: Table) -> Reply {
+    Reply {
+        rows: Some(rows),
+        tag: "SHOW".into(),
+        ..Reply::default()
+    }
+}
+
 fn help() -> String {
     let names: Vec<String> = SHOWS
         .iter()
@@ -140,8 +152,9 @@ fn help() -> String {
 /// SHOW names on one line of SHOW HELP.
 const HELP_NAMES_PER_LINE: usize = 7;
 
-/// The commands besides SHOW, as SHOW HELP lists them.
-const COMMANDS: [&str; 12] = [
+/// The commands besides plain SHOW, as SHOW HELP lists them.
+const COMMANDS: [&str; 13] = [
+    "SHOW EXPLAIN CLIENT id",
     "SET setting = value",
     "RELOAD",
     "PAUSE [database]",

@@ -12,10 +12,14 @@ use super::desk::ConsoleUser;
 use super::error::CommandError;
 use super::operator::{DatabaseState, GlobalState, Operator, SetOutcome, ShutdownMode};
 use super::rights::Role;
-use super::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
+use super::rows::{
+    CertificateRow, DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, Reloads, UserRow,
+};
 use crate::config::Config;
+use crate::metrics::{Limit, Measures};
+use crate::types::PoolKey;
 use crate::wire::frame;
-use crate::worker::report::{PoolRow, SocketRow};
+use crate::worker::report::{ClientView, PoolRow, QueueView, SocketRow};
 
 /// The program as the test wants it.
 #[derive(Default)]
@@ -24,6 +28,9 @@ pub(crate) struct Fake {
     pub state: Mutex<GlobalState>,
     pub states: Mutex<BTreeMap<String, DatabaseState>>,
     pub pools: Vec<PoolRow>,
+    pub measures: Measures,
+    pub views: Vec<ClientView>,
+    pub queue: QueueView,
     pub clients: Vec<SocketRow>,
     pub servers: Vec<SocketRow>,
     pub databases: Vec<DatabaseRow>,
@@ -100,6 +107,18 @@ impl Operator for Fake {
         self.pools.clone()
     }
 
+    async fn measures(&self) -> Measures {
+        self.measures.clone()
+    }
+
+    async fn view(&self, id: u64) -> Option<ClientView> {
+        self.views.iter().find(|view| view.id == id).cloned()
+    }
+
+    async fn queue(&self, _: &PoolKey, _: Limit) -> QueueView {
+        self.queue.clone()
+    }
+
     async fn clients(&self) -> Vec<SocketRow> {
         self.clients.clone()
     }
@@ -134,6 +153,18 @@ impl Operator for Fake {
 
     async fn dns_zones(&self) -> Vec<DnsZoneRow> {
         self.dns_zones.clone()
+    }
+
+    fn reloads(&self) -> Reloads {
+        Reloads::begin(SystemTime::UNIX_EPOCH)
+    }
+
+    fn certificates(&self) -> Vec<CertificateRow> {
+        Vec::new()
+    }
+
+    fn suppressed_lines(&self) -> u64 {
+        0
     }
 
     async fn reload(&self) -> Result<(), CommandError> {

@@ -7,9 +7,13 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::error::CommandError;
-use super::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
+use super::rows::{
+    CertificateRow, DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, Reloads, UserRow,
+};
 use crate::config::Config;
-use crate::worker::report::{PoolRow, SocketRow};
+use crate::metrics::{Limit, Measures};
+use crate::types::PoolKey;
+use crate::worker::report::{ClientView, PoolRow, QueueView, SocketRow};
 
 /// How the program is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,12 @@ pub trait Operator {
 
     /// Every pool: one row per pool and worker, in any order.
     fn pools(&self) -> impl Future<Output = Vec<PoolRow>>;
+    /// Everything that was measured, merged over the workers.
+    fn measures(&self) -> impl Future<Output = Measures>;
+    /// What is known of one client; `None` if no worker has it.
+    fn view(&self, id: u64) -> impl Future<Output = Option<ClientView>>;
+    /// Who waits for servers of a pool, and who holds those that count against this limit.
+    fn queue(&self, pool: &PoolKey, limit: Limit) -> impl Future<Output = QueueView>;
     /// Every logged-in client, in any order.
     fn clients(&self) -> impl Future<Output = Vec<SocketRow>>;
     /// Every client that is still logging in, in any order.
@@ -84,6 +94,13 @@ pub trait Operator {
     fn dns_hosts(&self) -> impl Future<Output = Vec<DnsHostRow>>;
     /// Every zone whose serial is watched, in any order.
     fn dns_zones(&self) -> impl Future<Output = Vec<DnsZoneRow>>;
+
+    /// How reloads have gone.
+    fn reloads(&self) -> Reloads;
+    /// The files of certificates in force, with their ends.
+    fn certificates(&self) -> Vec<CertificateRow>;
+    /// How many lines of the log were held back as repeats since the start.
+    fn suppressed_lines(&self) -> u64;
 
     /// Reads the configuration again. What is wrong with it is logged.
     fn reload(&self) -> impl Future<Output = Result<(), CommandError>>;

@@ -3,7 +3,9 @@
 //! Plain values, gathered by the app when a `SHOW` asks for them. The console itself is in none of them: it adds its own database,
 //! user, pool and clients ([`super::desk`]).
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::config::Database;
 
@@ -83,4 +85,53 @@ pub struct DnsHostRow {
     pub ttl_s: u64,
     /// Its addresses; none if the lookup failed.
     pub addresses: Vec<std::net::IpAddr>,
+}
+
+/// How reading the configuration again has gone, whoever asked for it: a signal, RELOAD, or files that changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reloads {
+    /// The last one was applied, or there has been none.
+    pub last_successful: bool,
+    /// When a configuration was last loaded; at first, when the program started.
+    pub last_success: SystemTime,
+    /// How many were applied.
+    pub applied: u64,
+    /// How many were refused; each left in force what was.
+    pub refused: u64,
+}
+
+impl Reloads {
+    /// At the start, which has just loaded the configuration.
+    pub fn begin(now: SystemTime) -> Reloads {
+        Reloads {
+            last_successful: true,
+            last_success: now,
+            applied: 0,
+            refused: 0,
+        }
+    }
+
+    /// One more has ended.
+    pub fn note(&mut self, applied: bool, now: SystemTime) {
+        self.last_successful = applied;
+        match applied {
+            true => {
+                self.applied += 1;
+                self.last_success = now;
+            }
+            false => self.refused += 1,
+        }
+    }
+}
+
+/// A file of certificates in force, and until when it is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateRow {
+    /// `client` or `server`: towards whom it is used.
+    pub side: &'static str,
+    /// As configured.
+    pub file: PathBuf,
+    /// In seconds since the epoch, UTC. For a certificate of our own the first to expire of it and its chain; for authorities
+    /// the last, after which nobody is trusted.
+    pub not_after: i64,
 }

@@ -11,6 +11,7 @@ use crate::client::login::Replication;
 use crate::client::login::inquiry::{Asker, Asking, Inquirer, Inquiry};
 use crate::config::{ClientLimits, Config, Database};
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::types::PoolKey;
 use crate::worker::mail::{self, Mail};
 
@@ -26,7 +27,9 @@ impl App {
         self.mail_inquiry(&inquiry, reply)?;
         // A worker that does not answer is gone: the process is ending.
         let answer = answer.await;
-        let found = answer.unwrap_or_else(|_| Err(ClientError::new("pooler is shutting down")))?;
+        let found = answer.unwrap_or_else(|_| {
+            Err(ClientError::new("pooler is shutting down").as_kind(ErrorKind::PoolerShutdown))
+        })?;
         let mut known = self.acquaintances.lock();
         let database = &inquiry.question.database;
         if found.is_none() {
@@ -46,7 +49,8 @@ impl App {
         let (blueprint, question) = (&in_force.blueprint, &inquiry.question);
         let config = &blueprint.config;
         let database = config.database(&question.database);
-        let database = database.ok_or(ClientError::new("database removed"))?;
+        let database =
+            database.ok_or(ClientError::new("database removed").as_kind(ErrorKind::Killed))?;
         if database.auto {
             self.note_autodb(&database);
         }
@@ -70,7 +74,9 @@ impl App {
             reply,
         };
         let sent = self.mailboxes[worker].send(Mail::Inquiry(Box::new(mail)));
-        sent.map_err(|_| ClientError::new("pooler is shutting down"))
+        sent.map_err(|_| {
+            ClientError::new("pooler is shutting down").as_kind(ErrorKind::PoolerShutdown)
+        })
     }
 }
 

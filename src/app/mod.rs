@@ -4,10 +4,11 @@
 //! the files about who may come from where, and [`check`] looks all of that over without starting; `doors` listens, `front`
 //! accepts connections and hands logged-in clients to workers; `inquiry` asks a pool who a user is; `cancel` follows cancel
 //! requests, to `peers` if need be; `office` is what the operator's side works with: reload, pause, shutdown, and the rows of
-//! every `SHOW`. Beside all this, [`userlist`] is a command of its own, and `source` reads its connection string.
+//! every `SHOW`; `filewatch` has a reload made when files change. Beside all this, [`userlist`] is a command of its own, and `source` reads its connection string.
 
 mod cancel;
 mod doors;
+mod filewatch;
 mod front;
 mod inquiry;
 mod office;
@@ -30,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::admin::operator::ShutdownMode;
+use crate::admin::rows::Reloads;
 use crate::auth::Acquaintances;
 use crate::client::admission::Admission;
 use crate::client::login::{ConsoleLogin, Desk};
@@ -84,6 +86,10 @@ pub struct App {
     consoles: admin::desk::Desk,
     console_arrivals: mpsc::UnboundedSender<Box<ConsoleLogin>>,
     logs: LogHandle,
+    /// How reloads have gone. Locked to note one, and to tell.
+    reloads: Mutex<Reloads>,
+    /// The files that a reload reads. Locked for as long as it takes to compare; by a reload, to begin anew.
+    watch: Mutex<filewatch::Watch>,
     /// Tells the service manager how we are.
     notifier: Notifier,
 }

@@ -1,22 +1,29 @@
 //! What the operator's side works with: the orders of the console and of signals, carried out, and the rows of every `SHOW`.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
 use super::parts::{self, Constants};
-use super::{App, InForce};
+use super::{App, InForce, filewatch};
 use crate::admin::error::CommandError;
 use crate::admin::operator::{DatabaseState, GlobalState, Operator, SetOutcome, ShutdownMode};
-use crate::admin::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
+use crate::admin::rows::{
+    CertificateRow, DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, Reloads, UserRow,
+};
 use crate::client::admission::{Arriving, Entrance};
 use crate::config::{CONSOLE_DATABASE, Config, Database};
 use crate::error::ClientError;
+use crate::metrics::measures::merge_pools;
+use crate::metrics::{self, ErrorKind, Limit, Measures, PoolMeasures};
+use crate::net::tls::Expiry;
 use crate::types::{ConnId, PoolKey};
 use crate::worker::mail::{Control, Mail, Scope};
-use crate::worker::report::{PoolRow, SocketRow};
+use crate::worker::measures::merge_queues;
+use crate::worker::report::{ClientView, PoolRow, QueueView, SocketRow};
 
 /// How often is looked whether what is waited for (no server in use, no server to be closed) has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -50,12 +57,29 @@ impl App {
 
     /// Reads the configuration again. A file with any mistake changes nothing.
     pub(super) fn reload_now(&self) -> Result<(), CommandError> {
+        let result = self.try_reload();
+        self.reloads.lock().note(result.is_ok(), SystemTime::now());
+        result
+    }
+
+    /// The same for a signal or for files that changed: the service manager is told, and whoever reads the log.
+    pub(super) fn reload_as_told(&self) {
+        self.notifier.reloading();
+        if self.reload_now().is_err() {
+            tracing::warn!("the old configuration stays in force");
+        }
+        self.notifier.ready();
+    }
+
+    fn try_reload(&self) -> Result<(), CommandError> {
         let old = self.config_now();
         let path = old
             .settings
             .conffile
             .clone()
             .map_or_else(|| old.path.clone(), PathBuf::from);
+        let preview = parts::preview(&path, &self.variables);
+        *self.watch.lock() = filewatch::begin(&path, preview.as_ref(), Some(&old.settings));
         let mut config = parts::load(&path, &self.variables).map_err(|_| {
             tracing::warn!("config file loading failed");
             CommandError::ReloadFailed
@@ -63,14 +87,47 @@ impl App {
         for name in config.settings.keep_start_only(&old.settings) {
             tracing::warn!("{name} can only be changed by a restart; keeping the old value");
         }
-        if let Err(error) = self
-            .logs
-            .reconfigure(parts::log_options(&config.settings, &self.run))
-        {
+        let logs = parts::log_options(&config.settings, &self.run);
+        let result = self.put_in_force(config, Tls::Reread);
+        // A log file that was renamed is let go in any case.
+        let reopened = match result {
+            Ok(()) => self.logs.reconfigure(logs),
+            Err(_) => self.logs.reopen(),
+        };
+        if let Err(error) = reopened {
             tracing::warn!("{error}");
         }
-        self.put_in_force(config, Tls::Reread)
-            .map_err(|_| CommandError::ReloadFailed)
+        result.map_err(|_| CommandError::ReloadFailed)
+    }
+
+    /// Gives a setting a value.
+    fn set_now(&self, key: &str, value: &str) -> Result<SetOutcome, CommandError> {
+        let old = self.config_now();
+        let mut config = Config::clone(&old);
+        config.settings.set_text(key, value).map_err(|error| {
+            tracing::error!("{error}");
+            CommandError::SetFailed
+        })?;
+        let logs = parts::log_options(&config.settings, &self.run);
+        if logs != parts::log_options(&old.settings, &self.run)
+            && let Err(error) = self.logs.reconfigure(logs)
+        {
+            tracing::error!("{error}");
+            return Err(CommandError::SetFailed);
+        }
+        if !(key.contains("_tls_") || key.contains("_tls13_")) {
+            return self.put_in_force(config, Tls::Keep).map_or_else(
+                |_| Err(CommandError::SetFailed),
+                |()| Ok(SetOutcome::Applied),
+            );
+        }
+        // Several settings may have to change before they fit together: each is set, and TLS goes on as it was until they do.
+        if self.put_in_force(config.clone(), Tls::Reread).is_ok() {
+            return Ok(SetOutcome::Applied);
+        }
+        self.put_in_force(config, Tls::Keep)
+            .map(|()| SetOutcome::OldTlsKept)
+            .map_err(|_| CommandError::SetFailed)
     }
 
     /// Puts a configuration in force everywhere.
@@ -261,7 +318,11 @@ impl App {
         self.order(|orders| orders.shutdown = Some(mode));
         if mode == ShutdownMode::WaitForServers {
             self.begin_pause(None);
-            self.tell_workers(|| Control::RefuseWaiting(ClientError::new("server shutting down")));
+            self.tell_workers(|| {
+                Control::RefuseWaiting(
+                    ClientError::new("server shutting down").as_kind(ErrorKind::PoolerShutdown),
+                )
+            });
         }
     }
 
@@ -311,6 +372,47 @@ impl Operator for App {
 
     async fn pools(&self) -> Vec<PoolRow> {
         self.ask_rows(Control::Pools).await
+    }
+
+    async fn measures(&self) -> Measures {
+        let mut workers = self.ask(Control::Measures).await;
+        workers.sort_by_key(|worker| worker.worker);
+        let mut parts: Vec<PoolMeasures> = Vec::new();
+        for worker in &mut workers {
+            parts.append(&mut worker.pools);
+        }
+        let shares = self.budget.pools();
+        parts.extend(shares.iter().map(|share| share.retired()));
+        let mut pools = merge_pools(parts);
+        let of_process: HashMap<_, _> = shares
+            .iter()
+            .map(|share| {
+                let key = &share.key;
+                ((key.database.as_str(), key.user.as_str()), share)
+            })
+            .collect();
+        for pool in &mut pools {
+            if let Some(share) = of_process.get(&(pool.database.as_str(), pool.user.as_str())) {
+                pool.connections = share.servers() as u64;
+                pool.limits = share.limits();
+            }
+        }
+        Measures {
+            pools,
+            workers,
+            errors: self.admission.errors().read(),
+            threads: metrics::threads::read(),
+        }
+    }
+
+    async fn view(&self, id: u64) -> Option<ClientView> {
+        let views = self.ask(|reply| Control::View(ConnId(id), reply)).await;
+        views.into_iter().flatten().next()
+    }
+
+    async fn queue(&self, pool: &PoolKey, limit: Limit) -> QueueView {
+        let queues = self.ask(|reply| Control::Queue(pool.clone(), limit, reply));
+        merge_queues(queues.await)
     }
 
     async fn clients(&self) -> Vec<SocketRow> {
@@ -428,37 +530,31 @@ impl Operator for App {
         rows.collect()
     }
 
+    fn reloads(&self) -> Reloads {
+        *self.reloads.lock()
+    }
+
+    fn certificates(&self) -> Vec<CertificateRow> {
+        let in_force = self.in_force();
+        let client = in_force.desk.tls.iter();
+        let client = client.flat_map(|tls| certificate_rows("client", tls.expiries()));
+        let server = in_force.blueprint.tls.iter();
+        let server = server.flat_map(|tls| certificate_rows("server", tls.expiries()));
+        client.chain(server).collect()
+    }
+
+    fn suppressed_lines(&self) -> u64 {
+        self.logs.suppressed()
+    }
+
     async fn reload(&self) -> Result<(), CommandError> {
         self.reload_now()
     }
 
     async fn set(&self, key: &str, value: &str) -> Result<SetOutcome, CommandError> {
-        let old = self.config_now();
-        let mut config = Config::clone(&old);
-        config.settings.set_text(key, value).map_err(|error| {
-            tracing::error!("{error}");
-            CommandError::SetFailed
-        })?;
-        let logs = parts::log_options(&config.settings, &self.run);
-        if logs != parts::log_options(&old.settings, &self.run)
-            && let Err(error) = self.logs.reconfigure(logs)
-        {
-            tracing::error!("{error}");
-            return Err(CommandError::SetFailed);
-        }
-        if !(key.contains("_tls_") || key.contains("_tls13_")) {
-            return self.put_in_force(config, Tls::Keep).map_or_else(
-                |_| Err(CommandError::SetFailed),
-                |()| Ok(SetOutcome::Applied),
-            );
-        }
-        // Several settings may have to change before they fit together: each is set, and TLS goes on as it was until they do.
-        if self.put_in_force(config.clone(), Tls::Reread).is_ok() {
-            return Ok(SetOutcome::Applied);
-        }
-        self.put_in_force(config, Tls::Keep)
-            .map(|()| SetOutcome::OldTlsKept)
-            .map_err(|_| CommandError::SetFailed)
+        let result = self.set_now(key, value);
+        self.watch_also();
+        result
     }
 
     async fn pause(&self, database: Option<&str>) -> Result<(), CommandError> {
@@ -515,14 +611,17 @@ impl Operator for App {
             // Nobody is greeted before RESUME: what was known of the servers went with them.
             self.renew_database(Some(&name));
             self.tell_workers(|| {
-                Control::Kill(Some(name.clone()), ClientError::new("database removed"))
+                Control::Kill(
+                    Some(name.clone()),
+                    ClientError::new("database removed").as_kind(ErrorKind::Killed),
+                )
             });
         }
         Ok(())
     }
 
     async fn kill_client(&self, id: u64) -> bool {
-        let error = ClientError::new("admin forced disconnect");
+        let error = ClientError::new("admin forced disconnect").as_kind(ErrorKind::Killed);
         let found = self
             .ask(|reply| Control::KillClient(ConnId(id), error.clone(), reply))
             .await;
@@ -552,6 +651,17 @@ impl Operator for App {
             let _ = tokio::time::timeout(CLOSING_MAX, closed).await;
         }
     }
+}
+
+fn certificate_rows<'a>(
+    side: &'static str,
+    expiries: &'a [Expiry],
+) -> impl Iterator<Item = CertificateRow> + 'a {
+    expiries.iter().map(move |expiry| CertificateRow {
+        side,
+        file: expiry.file.clone(),
+        not_after: expiry.not_after,
+    })
 }
 
 /// A client that is logging in, as PgBouncer shows it.

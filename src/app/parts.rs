@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::InForce;
@@ -15,12 +16,12 @@ use crate::auth::{AuthFile, LdapOptions};
 use crate::client::login::ldap::Directory;
 use crate::client::login::pam::Pam;
 use crate::client::login::{Desk, Referees};
-use crate::config::{AuthType, Config, LdapText, Settings};
+use crate::config::{AuthType, Config, LdapText, LogFormat, Settings};
 use crate::logs::{Facility, LogOptions, SyslogOptions};
 use crate::net::dns::{Resolver, Rules};
 use crate::net::listen::ListenOptions;
 use crate::net::options::TcpOptions;
-use crate::net::tls::{ClientTls, ServerTls, SslMode, TlsSettings};
+use crate::net::tls::{ClientTls, Expiry, ServerTls, SslMode, TlsSettings};
 use crate::pool::recipe::Blueprint;
 use crate::server::params::Tracked;
 
@@ -76,7 +77,13 @@ pub fn log_options(settings: &Settings, run: &crate::cli::Run) -> LogOptions {
             .verbose
             .max(u8::try_from(settings.verbose).unwrap_or(u8::MAX)),
         syslog: settings.syslog.then(|| SyslogOptions::new(ident, facility)),
+        json: wants_json(settings),
     }
+}
+
+/// Whether the log is to be made of JSON objects.
+pub fn wants_json(settings: &Settings) -> bool {
+    settings.log_format == LogFormat::Json
 }
 
 fn tls_settings(settings: &Settings, side: &str) -> TlsSettings {
@@ -103,6 +110,7 @@ pub fn client_tls(settings: &Settings) -> Result<Option<ClientTls>, String> {
     let tls =
         ClientTls::load(&tls_settings(settings, "client")).map_err(|error| error.to_string())?;
     warn_of(tls.as_ref().map(ClientTls::remarks));
+    warn_of_expiry(tls.as_ref().map(ClientTls::expiries));
     Ok(tls)
 }
 
@@ -111,6 +119,7 @@ pub fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, String> {
     let tls =
         ServerTls::load(&tls_settings(settings, "server")).map_err(|error| error.to_string())?;
     warn_of(tls.as_ref().map(ServerTls::remarks));
+    warn_of_expiry(tls.as_ref().map(ServerTls::expiries));
     Ok(tls)
 }
 
@@ -129,6 +138,31 @@ fn warn_of(remarks: Option<&[impl Display]>) {
     for remark in remarks.unwrap_or_default() {
         tracing::warn!("{remark}");
     }
+}
+
+/// Certificates that expire within this time are told of.
+const EXPIRY_WARNING_S: i64 = 7 * 24 * 3600;
+
+fn warn_of_expiry(expiries: Option<&[Expiry]>) {
+    let now = Timestamp::now().as_second();
+    for expiry in expiries.unwrap_or_default() {
+        if let Some(warning) = expiry_warning(expiry, now) {
+            tracing::warn!("{warning}");
+        }
+    }
+}
+
+/// What is to be said of a certificate at `now`, in seconds since the epoch.
+fn expiry_warning(expiry: &Expiry, now: i64) -> Option<String> {
+    let verb = match expiry.not_after - now {
+        ..=0 => "has expired on",
+        1..EXPIRY_WARNING_S => "expires on",
+        _ => return None,
+    };
+    let file = expiry.file.display();
+    // A certificate may name a year that no calendar has.
+    let date = Timestamp::from_second(expiry.not_after).unwrap_or(Timestamp::MIN);
+    Some(format!("TLS certificate {file} {verb} {date}"))
 }
 
 /// Reads `auth_file`. Every line must be good: half a file would lock people out, or let somebody in under an old secret.
@@ -297,6 +331,12 @@ pub fn put_together(
 /// True if servers have to be connected anew because of changed TLS settings or files.
 pub fn server_tls_differs(old: &Settings, new: &Settings) -> bool {
     tls_settings(old, "server") != tls_settings(new, "server")
+}
+
+/// What a configuration says, without a word about it; `None` if it has mistakes.
+pub fn preview(path: &Path, variables: &[(String, String)]) -> Option<Settings> {
+    let loaded = crate::config::load(path, variables.iter().cloned()).ok()?;
+    Some(loaded.config.settings)
 }
 
 /// Reads a configuration and logs what is wrong or worth a word.

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::parts;
 use crate::auth::Method;
@@ -43,6 +43,20 @@ pub fn load_or_log(settings: &Settings) -> Result<Hba, String> {
         }
         "broken auth_hba_file or auth_ident_file".to_owned()
     })
+}
+
+/// The files that [`load`] reads, those that the rules name included, whether or not they are there and free of mistakes.
+pub fn files(settings: &Settings) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = settings.auth_ident_file.iter().cloned().collect();
+    if let Some(path) = &settings.auth_hba_file {
+        let mut note_and_read = |path: &Path| {
+            files.push(path.to_owned());
+            read(path)
+        };
+        // What is wrong with them is told when they are loaded.
+        let _ = Hba::load(path, None, &mut note_and_read);
+    }
+    files
 }
 
 fn ident_maps(settings: &Settings) -> Result<IdentMaps, Vec<RuleProblem>> {

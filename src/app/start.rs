@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Runtime;
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::doors::{self, Door, Doors};
+use super::filewatch::{self, Watch};
 use super::parts::{self, Constants};
 use super::peers::Peers;
 use super::{App, Orders};
@@ -19,6 +20,7 @@ use crate::admin::console;
 use crate::admin::desk::ConsoleUser;
 use crate::admin::operator::{Operator, ShutdownMode};
 use crate::admin::rights::Role;
+use crate::admin::rows::Reloads;
 use crate::auth::scram::MockSeed;
 use crate::cli::Run;
 use crate::client::admission::{Admission, KeyHolder};
@@ -53,10 +55,11 @@ const SPARE_DESCRIPTORS: u64 = 64;
 
 /// Runs the pooler until it is told to stop. Whatever keeps it from starting has been said when this returns.
 pub fn run(run: Run) -> ExitCode {
-    match try_run(run) {
+    let mut json = false;
+    match try_run(run, &mut json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logs::print_fatal(error);
+            logs::print_fatal(error, json);
             ExitCode::FAILURE
         }
     }
@@ -64,7 +67,8 @@ pub fn run(run: Run) -> ExitCode {
 
 type Failure = Box<dyn std::error::Error>;
 
-fn try_run(run: Run) -> Result<(), Failure> {
+/// `json`: how the last words are to be written, as far as that is known by then.
+fn try_run(run: Run, json: &mut bool) -> Result<(), Failure> {
     // SAFETY: the program has just begun: it has one thread, has opened no descriptor besides the standard ones, and does this once.
     let manager = unsafe { Manager::from_environment() }?;
     let logs = logs::init(logs::LogOptions {
@@ -74,6 +78,11 @@ fn try_run(run: Run) -> Result<(), Failure> {
     })?;
     logs::hook_panics();
     let variables = crate::config::variables().into_iter().collect::<Vec<_>>();
+    let preview = parts::preview(&run.file, &variables);
+    // What there is to say of the configuration is said as it wants it.
+    *json = preview.as_ref().is_some_and(parts::wants_json);
+    logs.set_json(*json);
+    let watch = filewatch::begin(&run.file, preview.as_ref(), None);
     let config = parts::load(&run.file, &variables).map_err(|_| "cannot load config file")?;
     let settings = &config.settings;
     if let Some(user) = run.user.as_ref().or(settings.user.as_ref()) {
@@ -114,9 +123,12 @@ fn try_run(run: Run) -> Result<(), Failure> {
         logs,
         variables,
         in_force,
+        watch,
         notifier: manager.notifier,
     };
+    let kept = prepared.logs.clone();
     let served = serve(prepared, manager.sockets, readiness);
+    kept.tell_all_repeats();
     drop(pidfile);
     served
 }
@@ -127,6 +139,7 @@ struct Prepared {
     logs: LogHandle,
     variables: Vec<(String, String)>,
     in_force: super::InForce,
+    watch: Watch,
     notifier: Notifier,
 }
 
@@ -166,7 +179,9 @@ fn serve(prepared: Prepared, passed: Vec<OwnedFd>, readiness: Readiness) -> Resu
     let doors = Doors::open(&app, &logins, listeners)?;
     logins.spawn(watch_names(app.clone()));
     app.ensure_pools();
-    let ended = LocalSet::new().block_on(
+    let local = LocalSet::new();
+    local.spawn_local(filewatch::run(app.clone(), logins.handle().clone()));
+    let ended = local.block_on(
         &control,
         control_loop(app.clone(), signals, arrivals, doors, readiness),
     );
@@ -244,6 +259,8 @@ impl Prepared {
             consoles: crate::admin::desk::Desk::new(Instant::now()),
             console_arrivals,
             logs: self.logs,
+            reloads: Mutex::new(Reloads::begin(SystemTime::now())),
+            watch: Mutex::new(self.watch),
             notifier: self.notifier,
         }
     }
@@ -266,6 +283,7 @@ fn start_workers(
             tracked: in_force.desk.tracked.clone(),
             cache: cache.clone(),
             blueprint: in_force.blueprint.clone(),
+            errors: app.admission.errors().clone(),
         };
         std::thread::Builder::new()
             .name(format!("worker-{id}"))
@@ -327,6 +345,7 @@ async fn control_loop(
             signal = signals.next() => if !obey(&app, signal) { return Ok(()) },
             _ = sweeper.tick() => {
                 app.sweep();
+                app.logs.tell_repeats();
                 stats.follow(&app);
             }
             () = stats.due() => log_stats(&app).await,
@@ -388,11 +407,7 @@ fn obey(app: &App, signal: Signal) -> bool {
     match signal {
         Signal::Hup => {
             tracing::info!("got SIGHUP, re-reading config");
-            app.notifier.reloading();
-            if app.reload_now().is_err() {
-                tracing::warn!("the old configuration stays in force");
-            }
-            app.notifier.ready();
+            app.reload_as_told();
         }
         Signal::Term | Signal::Int if state.shutting_down => {
             tracing::info!("got {} while shutting down, fast exit", signal.name());

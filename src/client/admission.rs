@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::metrics::ErrorCounts;
 use crate::net::PeerAddr;
 use crate::types::{CancelKey, ConnId};
 
@@ -21,6 +22,7 @@ use crate::types::{CancelKey, ConnId};
 #[derive(Clone, Debug, Default)]
 pub struct Admission {
     shared: Arc<Shared>,
+    errors: Arc<ErrorCounts>,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +118,11 @@ impl Admission {
     /// Nobody is in, and every door is open.
     pub fn new() -> Admission {
         Admission::default()
+    }
+
+    /// What has gone wrong in the whole process, counted: here too for those who are not let in.
+    pub fn errors(&self) -> &Arc<ErrorCounts> {
+        &self.errors
     }
 
     /// Counts a client socket, until the guard is dropped. It is for the caller to compare [`Admission::sockets`] with

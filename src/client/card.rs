@@ -11,6 +11,7 @@ use super::login::Replication;
 use super::profile::{Profile, Profiles};
 use crate::config::{ClientLimits, PoolSettings};
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::net::stream::PeerAddr;
 use crate::server::conn::ServerCard;
 use crate::server::params::ParamSet;
@@ -256,18 +257,19 @@ impl ClientCard {
                 && since.is_some_and(|since| now.saturating_duration_since(since) > limit)
         };
         let limits = self.profile().limits;
-        let text = match self.state.get() {
-            ClientState::Login if over(Some(self.connected), login_timeout) => {
-                "client_login_timeout (server down)"
-            }
+        let (text, kind) = match self.state.get() {
+            ClientState::Login if over(Some(self.connected), login_timeout) => (
+                "client_login_timeout (server down)",
+                ErrorKind::ServerUnavailable,
+            ),
             ClientState::Login if over(self.wait_start.get(), limits.query_wait_timeout) => {
-                "query_wait_timeout"
+                ("query_wait_timeout", ErrorKind::QueryWaitTimeout)
             }
             ClientState::Waiting if over(self.query_start.get(), settings.query_timeout) => {
-                "query_timeout"
+                ("query_timeout", ErrorKind::QueryTimeout)
             }
             ClientState::Waiting if over(self.wait_start.get(), limits.query_wait_timeout) => {
-                "query_wait_timeout"
+                ("query_wait_timeout", ErrorKind::QueryWaitTimeout)
             }
             ClientState::Waiting
                 if !self.notified.get()
@@ -279,28 +281,31 @@ impl ClientCard {
             ClientState::Active | ClientState::Inquiring
                 if over(self.query_start.get(), settings.query_timeout) =>
             {
-                "query timeout"
+                ("query timeout", ErrorKind::QueryTimeout)
             }
             ClientState::Active if over(self.xact_start.get(), settings.transaction_timeout) => {
-                "transaction timeout"
+                ("transaction timeout", ErrorKind::TransactionTimeout)
             }
             ClientState::Active
                 if self.idles_in_transaction()
                     && over(self.idle_since(), settings.idle_transaction_timeout) =>
             {
-                "idle transaction timeout"
+                (
+                    "idle transaction timeout",
+                    ErrorKind::IdleTransactionTimeout,
+                )
             }
             ClientState::Idle if over(Some(self.last_input.get()), limits.client_idle_timeout) => {
-                "client_idle_timeout"
+                ("client_idle_timeout", ErrorKind::ClientIdleTimeout)
             }
             ClientState::Active
                 if self.idles_linked() && over(self.idle_since(), limits.client_idle_timeout) =>
             {
-                "client_idle_timeout"
+                ("client_idle_timeout", ErrorKind::ClientIdleTimeout)
             }
             _ => return None,
         };
-        Some(Order::Disconnect(ClientError::new(text)))
+        Some(Order::Disconnect(ClientError::new(text).as_kind(kind)))
     }
 
     /// How long a query of it has waited for a server; `None` for one that waits for its greeting, or not at all.

@@ -2,6 +2,7 @@
 
 use super::statements::{self, Counts, Rewriter, Statements, Step};
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::server::link::ServerLink;
 use crate::server::owed::{Kind, Origin};
 use crate::server::prepared::{Note, StatementCache};
@@ -118,7 +119,7 @@ impl Forward<'_> {
 
     fn query(&mut self, header: Header, splice: &mut Splice) -> Result<Step, ClientError> {
         if self.rules.refuse_simple {
-            return Err(ClientError::new("PQexec disallowed"));
+            return Err(ClientError::new("PQexec disallowed").as_kind(ErrorKind::NotAllowed));
         }
         let watched = self.rules.rewrite
             && !(self.link.prepared.is_empty() && self.statements.names.is_empty());

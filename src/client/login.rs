@@ -45,10 +45,11 @@ use self::request::{Request, Rules};
 pub use self::visitor::Caller;
 use self::visitor::{Ending, Visitor};
 pub use super::admission::{Admission, Guards};
-use super::admission::{DatabaseGuard, SocketGuard, UserGuard};
+use super::admission::{DatabaseGuard, Full, SocketGuard, UserGuard};
 use crate::auth::user::USER_BYTES_MAX;
 use crate::auth::{User, text};
 use crate::config::{AuthType, CONSOLE_DATABASE, Database};
+use crate::metrics::ErrorKind;
 use crate::net::{DetachedStream, PeerAddr, Stream};
 use crate::server::params::ParamSet;
 use crate::types::{CancelKey, ConnId};
@@ -166,7 +167,12 @@ async fn within<T>(
         return login.await;
     }
     let ended = tokio::time::timeout(limit, login).await;
-    ended.unwrap_or_else(|_| Err(Ending::fatal("client_login_timeout")))
+    ended.unwrap_or_else(|_| {
+        Err(Ending::counted(
+            ErrorKind::LoginTimeout,
+            "client_login_timeout",
+        ))
+    })
 }
 
 async fn log_in(visitor: &mut Visitor<'_>, socket: SocketGuard) -> Result<Arrival, Ending> {
@@ -234,7 +240,8 @@ fn lossy(name: &[u8]) -> String {
 fn check_room(visitor: &Visitor<'_>) -> Result<(), Ending> {
     let max = visitor.desk.config.settings.max_client_conn as usize;
     match visitor.admission.sockets() > max {
-        true => Err(Ending::fatal(
+        true => Err(Ending::counted(
+            ErrorKind::TooManyClients,
             "no more connections allowed (max_client_conn)",
         )),
         false => Ok(()),
@@ -376,7 +383,10 @@ async fn identify(
         (Some(name), user @ Some(_)) => Ok(Introduced::known(name.clone(), user)),
         _ => {
             error!(who = %visitor.who(), "auth_type=any requires forced user");
-            Err(Ending::fatal("bouncer config error"))
+            Err(Ending::counted(
+                ErrorKind::Configuration,
+                "bouncer config error",
+            ))
         }
     }
 }
@@ -409,26 +419,31 @@ fn enter_as(
 
 fn enter_database(visitor: &Visitor<'_>, name: &str, max: u32) -> Result<DatabaseGuard, Ending> {
     let entered = visitor.admission.enter_database(name, max);
-    entered.map_err(Ending::fatal)
+    entered.map_err(full)
 }
 
 fn enter_user(visitor: &Visitor<'_>, name: &str, max: u32) -> Result<UserGuard, Ending> {
-    visitor
-        .admission
-        .enter_user(name, max)
-        .map_err(Ending::fatal)
+    visitor.admission.enter_user(name, max).map_err(full)
+}
+
+fn full(limit: Full) -> Ending {
+    Ending::counted(ErrorKind::TooManyClients, limit)
 }
 
 /// The doors that an operator may have closed; who is turned away here has proved who it is.
 fn check_open(visitor: &Visitor<'_>, database: &Database) -> Result<(), Ending> {
     if visitor.admission.is_disabled(&database.name) {
         let name = &database.name;
-        return Err(Ending::fatal(format_args!(
-            "database \"{name}\" is disabled"
-        )));
+        return Err(Ending::counted(
+            ErrorKind::Closed,
+            format_args!("database \"{name}\" is disabled"),
+        ));
     }
     if !visitor.admission.lets_in(visitor.peer.is_unix()) {
-        return Err(Ending::fatal("pooler is shutting down"));
+        return Err(Ending::counted(
+            ErrorKind::Closed,
+            "pooler is shutting down",
+        ));
     }
     Ok(())
 }
@@ -447,7 +462,7 @@ fn credentials(
     // Every method but `any`, which has a forced user, lets only known users through.
     forced
         .or_else(|| own.cloned())
-        .ok_or_else(|| Ending::fatal("bouncer config error"))
+        .ok_or_else(|| Ending::counted(ErrorKind::Configuration, "bouncer config error"))
 }
 
 #[cfg(test)]

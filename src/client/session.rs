@@ -26,6 +26,7 @@ use super::forward::{self, Rules};
 use super::greeting::Greeting;
 use super::statements::Statements;
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::net::buffer::Backlog;
 use crate::net::stream::Stream;
 use crate::pool::lease::Lease;
@@ -100,6 +101,8 @@ pub enum End {
     Goodbye,
     /// The client is gone.
     Gone,
+    /// For this reason, of which the client can't be told: it is in the middle of a message.
+    Cut(Box<ClientError>),
     /// The client is told why. (Boxed: every step returns one of these or, nearly always, none.)
     Told(Box<ClientError>),
 }
@@ -400,6 +403,8 @@ impl Session {
         self.set_params(params);
         self.card.end_waiting(turn.now);
         self.card.last_input.set(turn.now);
+        let took = turn.now.saturating_duration_since(self.card.connected);
+        self.shard.gauges().logged_in(took.as_micros() as u64);
         self.shard.count(|stats| stats.client_login_count += 1);
         self.write(turn.cx, bytes)?;
         self.enter(State::Idle);
@@ -488,7 +493,9 @@ impl Session {
         let lease = self.shard.checkout(&self.ticket, now);
         if lease.is_none() && self.around.shutting_down.get() {
             self.shard.leave(&self.ticket);
-            return Err(End::told(ClientError::new("server shutting down")));
+            return Err(End::told(
+                ClientError::new("server shutting down").as_kind(ErrorKind::PoolerShutdown),
+            ));
         }
         Ok(lease)
     }
@@ -501,6 +508,7 @@ impl Session {
             Some(Grant::Server(lease)) => {
                 let waited = self.card.end_waiting(turn.now);
                 let waited = waited.as_micros() as u64;
+                self.shard.gauges().waited(waited, true);
                 self.shard.count(|stats| stats.wait_time += waited);
                 let input = std::mem::take(&mut self.held);
                 self.attach(turn, lease, &input)

@@ -17,6 +17,7 @@ use self::deallocate::Drops;
 pub use self::outcome::{forget_all, settle};
 use super::names::{NAMES_BYTES_MAX, NAMES_MAX, Names};
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::server::link::ServerLink;
 use crate::server::owed::{About, Kind, Origin};
 use crate::server::prepared::{
@@ -67,6 +68,8 @@ pub struct Counts {
     pub server_parses: u64,
     /// Bind messages of named statements.
     pub binds: u64,
+    /// Uses of named statements that the server had already.
+    pub hits: u64,
 }
 
 /// What one message needs in order to be rewritten.
@@ -105,7 +108,9 @@ impl Rewriter<'_> {
             return Ok(self.parse_unnamed(total, splice));
         }
         if total > PARSE_LEN_MAX {
-            return Err(ClientError::new("prepared statement is too large"));
+            return Err(
+                ClientError::new("prepared statement is too large").as_kind(ErrorKind::NotAllowed)
+            );
         }
         let total = total as usize;
         let Some(body) = rest.get(HEADER_LEN..total) else {
@@ -154,7 +159,7 @@ impl Rewriter<'_> {
                  DEALLOCATE)",
                 NAMES_BYTES_MAX >> 20
             );
-            return Err(ClientError::with(text));
+            return Err(ClientError::with(text).as_kind(ErrorKind::NotAllowed));
         }
         self.statements.names.insert(name, statement.clone());
         let known = self.link.prepared.touch(statement.id);
@@ -175,6 +180,7 @@ impl Rewriter<'_> {
             self.sent(Kind::Parse, Origin::Client, Some(note));
             self.evict(id, splice);
         } else {
+            self.counts.hits += 1;
             self.sent(Kind::Parse, Origin::Absorbed, Some(note));
         }
         Ok(())
@@ -233,6 +239,8 @@ impl Rewriter<'_> {
             held = statement.clone();
             statement = &held;
             self.ensure(statement, splice);
+        } else {
+            self.counts.hits += 1;
         }
         let head = body.len() - behind.len();
         let len = total - 1 - name.len() as u64 + statement.name.len() as u64;
@@ -369,7 +377,10 @@ impl Rewriter<'_> {
     /// Makes sure that the server has the statement when the next message reaches it.
     fn ensure(&mut self, statement: &Arc<Statement>, splice: &mut Splice) {
         match self.link.prepared.touch(statement.id) {
-            Presence::Ready => return,
+            Presence::Ready => {
+                self.counts.hits += 1;
+                return;
+            }
             Presence::Outdated => self.close_hidden(statement, splice),
             Presence::Missing => {}
         }

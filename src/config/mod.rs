@@ -44,10 +44,11 @@ pub use self::secret::{LdapText, Secret};
 pub use self::settings::{Contradiction, SettingError, Settings};
 pub use self::table::SETTINGS;
 pub use self::value::CONSOLE_DATABASE;
-pub use self::words::{AuthType, LoadBalanceHosts, PoolMode, SslMode, TlsProtocols};
+pub use self::words::{AuthType, LoadBalanceHosts, LogFormat, PoolMode, SslMode, TlsProtocols};
 
 pub use self::draft::Places;
 use self::draft::{Draft, Finished};
+pub use self::source::files;
 
 /// A configuration that was read without mistakes.
 #[derive(Clone, Debug)]

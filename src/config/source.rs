@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use zeroize::Zeroizing;
@@ -42,6 +42,29 @@ pub fn read(path: &Path, draft: &mut Draft) {
     match is_toml(path) {
         true => toml::read(&bytes, &name, draft),
         false => IniReader::new(draft).read(&bytes, &name, 0),
+    }
+}
+
+/// The files that reading `path` takes in: itself and what it includes, whether or not they are there and free of mistakes.
+pub fn files(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    gather_files(path, 0, &mut found);
+    found
+}
+
+fn gather_files(path: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    if depth > INCLUDE_DEPTH_MAX || found.len() > INCLUDES_MAX {
+        return;
+    }
+    found.push(path.to_owned());
+    if is_toml(path) {
+        return;
+    }
+    let Ok(bytes) = read_file(path) else { return };
+    for (_, statement) in statements(&bytes) {
+        if let Statement::Include(included) = statement {
+            gather_files(Path::new(included), depth + 1, found);
+        }
     }
 }
 

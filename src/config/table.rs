@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::row::{Remark, Scope, Setting, settings};
 use super::secret::LdapText;
 use super::value::{Kind, Value};
-use super::words::{AuthType, PoolMode, SslMode, TlsProtocols};
+use super::words::{AuthType, LogFormat, PoolMode, SslMode, TlsProtocols};
 
 /// A number of things, 0 or more.
 const COUNT: Kind = Kind::Int {
@@ -47,6 +47,7 @@ const WORKERS: Kind = Kind::Int { min: 0, max: 1024 };
 
 const POOL_MODES: Kind = Kind::Word(PoolMode::WORDS);
 const AUTH_TYPES: Kind = Kind::Word(AuthType::WORDS);
+const LOG_FORMATS: Kind = Kind::Word(LogFormat::WORDS);
 const SSL_MODES: Kind = Kind::Word(SslMode::WORDS);
 
 const DEFER_ACCEPT: &str = if cfg!(target_os = "linux") { "1" } else { "0" };
@@ -141,6 +142,8 @@ settings! {
     log_connections: bool, Kind::Flag, "1", live;
     /// Log disconnections with their reasons.
     log_disconnections: bool, Kind::Flag, "1", live;
+    /// What lines of the log look like: pgbouncer, or json.
+    log_format: LogFormat, LOG_FORMATS, "pgbouncer", live;
     /// Log errors sent to clients.
     log_pooler_errors: bool, Kind::Flag, "1", live;
     /// Log statistics every stats_period.
@@ -182,6 +185,8 @@ settings! {
     query_wait_notify: Duration, SECONDS, "5", live;
     /// Longest wait for a server connection; 0 = for ever.
     query_wait_timeout: Duration, Kind::Time, "120", live, in [Database, User];
+    /// Period of looking whether any file that a reload reads has changed, and reloading then; 0 = off.
+    reload_watch: Duration, Kind::Time, "0", live;
     /// Server connections beyond the pool size, for clients that waited reserve_pool_timeout.
     reserve_pool_size: u32, COUNT, "0", live, in [Database, User];
     /// Wait after which a client may use the reserve; 0 = reserve off.

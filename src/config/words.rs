@@ -104,6 +104,17 @@ words! {
 }
 
 words! {
+    /// What lines of the log look like.
+    LogFormat {
+        /// As PgBouncer's.
+        #[default]
+        Pgbouncer = "pgbouncer",
+        /// A JSON object each.
+        Json = "json",
+    }
+}
+
+words! {
     /// How clients prove who they are.
     AuthType {
         /// No proof, no name: every database needs a `user=`.
@@ -139,7 +150,7 @@ words! {
     }
 }
 
-plain_value!(AuthType, PoolMode, SslMode, LoadBalanceHosts);
+plain_value!(AuthType, LogFormat, PoolMode, SslMode, LoadBalanceHosts);
 
 /// The TLS versions that a side may use, from a list such as `secure`, `tlsv1.2,tlsv1.3` or `all:!tlsv1.0`.
 ///

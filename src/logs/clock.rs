@@ -18,6 +18,8 @@ pub struct StampCache {
     zone: String,
     /// `Nov 21 01:58:51`
     syslog_time: String,
+    /// `2026-11-21T01:58:51`, UTC
+    utc: String,
 }
 
 impl StampCache {
@@ -44,10 +46,12 @@ impl StampCache {
         self.date_time.clear();
         self.zone.clear();
         self.syslog_time.clear();
+        self.utc.clear();
         // The formats are valid and the target is memory: no error is possible.
         let _ = write!(self.date_time, "{}", local.strftime("%Y-%m-%d %H:%M:%S"));
         let _ = write!(self.zone, "{}", local.strftime("%Z"));
         let _ = write!(self.syslog_time, "{}", local.strftime("%b %e %H:%M:%S"));
+        let _ = write!(self.utc, "{}", now.strftime("%Y-%m-%dT%H:%M:%S"));
     }
 }
 
@@ -63,6 +67,11 @@ impl Stamp<'_> {
     pub fn syslog_time(&self) -> &str {
         &self.cache.syslog_time
     }
+
+    /// The form of RFC 3339, in UTC: `2026-11-21T01:58:51.503Z`.
+    pub fn utc(&self) -> impl fmt::Display + '_ {
+        Utc(self)
+    }
 }
 
 impl fmt::Display for Stamp<'_> {
@@ -72,6 +81,14 @@ impl fmt::Display for Stamp<'_> {
             "{}.{:03} {}",
             self.cache.date_time, self.millisecond, self.cache.zone
         )
+    }
+}
+
+struct Utc<'a>(&'a Stamp<'a>);
+
+impl fmt::Display for Utc<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}Z", self.0.cache.utc, self.0.millisecond)
     }
 }
 
@@ -110,6 +127,14 @@ mod tests {
             "<-03>3",
             "2025-12-31 21:00:00.000 -03",
         );
+    }
+
+    #[test]
+    fn universal_time_knows_no_zone() {
+        let now = "2026-07-01T22:30:00.007Z".parse().unwrap();
+        let mut cache = StampCache::default();
+        let stamp = cache.at(now, || TimeZone::posix("CET-2").unwrap());
+        assert_eq!(stamp.utc().to_string(), "2026-07-01T22:30:00.007Z");
     }
 
     #[test]

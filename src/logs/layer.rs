@@ -20,6 +20,9 @@ use super::writer::{Writer, with_scratch};
 /// Events of this crate are shown at all levels, those of others only if something is wrong.
 const OWN_CRATE: &str = env!("CARGO_CRATE_NAME");
 
+/// The rooms of this crate whose lines are always shown.
+const ALWAYS_SHOWN: [&str; 2] = ["::app", "::admin"];
+
 /// The layer that writes PgBouncer's lines.
 pub(super) struct LineLayer {
     pub(super) writer: Arc<Writer>,
@@ -59,10 +62,12 @@ impl<S: Subscriber> Layer<S> for LineLayer {
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
+        let sinks = self.writer.sinks();
         with_scratch(|scratch| {
             let mut gather = Gather {
                 parts: &mut scratch.parts,
                 is_fatal: false,
+                json: sinks.json,
             };
             event.record(&mut gather);
             let is_fatal = gather.is_fatal && *metadata.level() == Level::ERROR;
@@ -74,7 +79,8 @@ impl<S: Subscriber> Layer<S> for LineLayer {
             } else {
                 severity_of(*metadata.level())
             };
-            self.writer.write(severity, scratch);
+            let place = is_held_back(metadata.target()).then(|| metadata.callsite());
+            self.writer.write(severity, place, &sinks, scratch);
         });
     }
 }
@@ -83,6 +89,13 @@ fn is_own(target: &str) -> bool {
     target
         .strip_prefix(OWN_CRATE)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Whether what is said there may be left out when it has been said often enough. What the start, a reload, an order or the console
+/// has to say is always said: it has been asked for.
+fn is_held_back(target: &str) -> bool {
+    let room = target.strip_prefix(OWN_CRATE).unwrap_or_default();
+    !ALWAYS_SHOWN.iter().any(|shown| room.starts_with(shown))
 }
 
 fn severity_of(level: Level) -> Severity {
@@ -98,6 +111,7 @@ fn severity_of(level: Level) -> Severity {
 /// A dependency's message means little without its module.
 fn name_foreign_source(parts: &mut Parts, target: &str) {
     parts.who.clear();
+    parts.is_foreign = true;
     let _ = write!(parts.who, "{target}:");
 }
 
@@ -105,6 +119,8 @@ fn name_foreign_source(parts: &mut Parts, target: &str) {
 struct Gather<'a> {
     parts: &'a mut Parts,
     is_fatal: bool,
+    /// The fields are wanted for a JSON line too.
+    json: bool,
 }
 
 impl Gather<'_> {
@@ -115,9 +131,25 @@ impl Gather<'_> {
             "who" => self.parts.who.write_fmt(value),
             name => {
                 self.parts.push_field(name, value);
+                if self.json {
+                    self.parts.push_typed_text(name, value);
+                }
                 Ok(())
             }
         };
+    }
+
+    /// A value that is JSON as it is printed.
+    fn put_plain(&mut self, field: &Field, value: impl fmt::Display) {
+        match field.name() {
+            "message" | "who" => self.put(field, format_args!("{value}")),
+            name => {
+                self.parts.push_field(name, format_args!("{value}"));
+                if self.json {
+                    self.parts.typed.push_plain(name, value);
+                }
+            }
+        }
     }
 }
 
@@ -138,8 +170,23 @@ impl Visit for Gather<'_> {
         if field.name() == "fatal" {
             self.is_fatal = value;
         } else {
-            self.put(field, format_args!("{value}"));
+            self.put_plain(field, value);
         }
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        match value.is_finite() {
+            true => self.put_plain(field, value),
+            false => self.put(field, format_args!("{value}")),
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put_plain(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put_plain(field, value);
     }
 }
 
@@ -162,10 +209,14 @@ impl log::Log for LogBridge {
         } else {
             Severity::Warning
         };
-        self.writer.write_message(
-            severity,
-            format_args!("{}: {}", record.target(), record.args()),
-        );
+        let sinks = self.writer.sinks();
+        with_scratch(|scratch| {
+            name_foreign_source(&mut scratch.parts, record.target());
+            // An error says that the limit was reached; the text is cut there.
+            let _ = scratch.parts.message.write_fmt(*record.args());
+            let place = Some((record.target(), record.line()));
+            self.writer.write(severity, place, &sinks, scratch);
+        });
     }
 
     fn flush(&self) {}

@@ -2,12 +2,13 @@
 //!
 //! Makes PgBouncer's line (`YYYY-MM-DD HH:MM:SS.mmm TZ [PID] LEVEL message`), the journal's (`<N>message`) and syslog's.
 //! What peers can put into a message is made harmless here: see [`CleanText`].
-//! The date and time come from [`clock`](super::clock), the parts from [`layer`](super::layer).
+//! JSON lines are made in [`json`](super::json). The date and time come from [`clock`](super::clock), the parts from [`layer`](super::layer).
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
 use super::clock::Stamp;
+use super::json::TypedFields;
 
 /// Longest message in bytes, connection prefix and fields included, time and level not. Whatever is longer is cut, at a
 /// character's boundary. A whole line then stays below 4096 bytes, which a pipe takes in one piece.
@@ -40,6 +41,18 @@ impl Severity {
             Severity::Log => "LOG",
             Severity::Debug => "DEBUG",
             Severity::Noise => "NOISE",
+        }
+    }
+
+    /// The word in a JSON line: what collectors of logs know.
+    pub const fn json_word(self) -> &'static str {
+        match self {
+            Severity::Fatal => "fatal",
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Log => "info",
+            Severity::Debug => "debug",
+            Severity::Noise => "trace",
         }
     }
 
@@ -143,6 +156,12 @@ pub struct Parts {
     pub message: CleanText,
     /// All other fields, each as ` key=value`.
     pub fields: CleanText,
+    /// The same for a JSON line; empty where none is wanted.
+    pub typed: TypedFields,
+    /// `who` is the module of a dependency.
+    pub is_foreign: bool,
+    /// A value while it is being put into `typed`.
+    value: CleanText,
 }
 
 impl Parts {
@@ -151,12 +170,26 @@ impl Parts {
         self.who.clear();
         self.message.clear();
         self.fields.clear();
+        self.typed.clear();
+        self.is_foreign = false;
     }
 
     /// Writes ` name=value` behind the message. A value that is too long is cut.
     pub fn push_field(&mut self, name: &str, value: fmt::Arguments<'_>) {
         // An error says that the limit was reached, which is no news: the text is cut there.
         let _ = write!(self.fields, " {name}={value}");
+    }
+
+    /// What is said, in pieces, without whom it is about.
+    pub fn saying(&self) -> [&str; 2] {
+        [self.message.as_str().trim_end(), self.fields.as_str()]
+    }
+
+    /// Takes a text for the JSON line. A value that is too long is cut.
+    pub fn push_typed_text(&mut self, name: &str, value: fmt::Arguments<'_>) {
+        self.value.clear();
+        let _ = self.value.write_fmt(value);
+        self.typed.push_text(name, self.value.as_str());
     }
 
     /// Puts the parts together in `whole` (which is cleared first): `who message key=value`.
@@ -200,10 +233,15 @@ pub fn format_line(
 /// Appends the journal's form to `out`: `<N>message`. The journal makes an entry of every line, so the continuation of a
 /// message gets its priority too.
 pub fn format_journal(severity: Severity, message: &str, out: &mut Vec<u8>) {
-    let priority = severity.syslog_priority();
     for line in message.split('\n') {
-        let _ = writeln!(out, "<{priority}>{line}");
+        push_journal_priority(severity, out);
+        let _ = writeln!(out, "{line}");
     }
+}
+
+/// Appends what tells the journal how grave the rest of the line is: `<N>`.
+pub fn push_journal_priority(severity: Severity, out: &mut Vec<u8>) {
+    let _ = write!(out, "<{}>", severity.syslog_priority());
 }
 
 /// Appends syslog's datagram (the traditional local form) to `out`: `<PRI>Mmm dd hh:mm:ss ident[pid]: message`.
@@ -264,6 +302,7 @@ mod tests {
         ];
         for (severity, word, priority, verbose) in all {
             assert_eq!(severity.word(), word);
+            assert_eq!(severity.json_word(), severity.json_word().to_lowercase());
             assert_eq!(severity.syslog_priority(), priority);
             assert!(severity.is_shown_at(verbose));
             assert!(verbose == 0 || !severity.is_shown_at(verbose - 1));

@@ -1,16 +1,18 @@
-//! Logging: PgBouncer's line format on tracing's events.
+//! Logging: PgBouncer's line format, or JSON, on tracing's events.
 //!
 //! [`init`] once, then `tracing::info!` and friends anywhere. Levels: error → ERROR (FATAL with the field `fatal = true`), warn →
 //! WARNING, info → LOG, debug → DEBUG, trace → NOISE. The field `who` is the connection prefix, other fields follow the message
 //! as ` key=value`. Lines are written by the thread that logs, before it goes on: what the log says is never behind what a
 //! client has seen. The price is that a stderr or a file that blocks holds up the thread (as it does in PgBouncer).
 //!
-//! `line` and `clock` are the pure text, `layer` the filter and the fields, `writer` the shared state, `sink` and `syslog` the
+//! `line`, `json` and `clock` are the pure text, `repeats` decides what has been said often enough, `layer` the filter and the fields, `writer` the shared state, `sink` and `syslog` the
 //! places lines go to. Which lines there are (log_connections and so on) is decided by those who write them.
 
 mod clock;
+mod json;
 mod layer;
 mod line;
+mod repeats;
 mod sink;
 mod syslog;
 mod writer;
@@ -30,9 +32,12 @@ use sink::{Memory, Sinks, Stderr};
 use writer::{Writer, with_scratch};
 
 pub use clock::{Stamp, StampCache};
+pub use json::{TypedFields, format_json};
 pub use line::{
     CleanText, MESSAGE_BYTES_MAX, Parts, Severity, format_journal, format_line, format_syslog,
+    push_journal_priority,
 };
+pub use repeats::{HOLD, REPEATS_SHOWN};
 pub use syslog::{Facility, SyslogOptions};
 
 /// Where lines go, and which.
@@ -46,6 +51,8 @@ pub struct LogOptions {
     pub verbose: u8,
     /// Settings `syslog`, `syslog_ident`, `syslog_facility`; `None` when `syslog = 0`. Gets LOG and graver.
     pub syslog: Option<SyslogOptions>,
+    /// Setting `log_format`: lines are JSON objects. Syslog has a form of its own and stays as it is.
+    pub json: bool,
 }
 
 /// What can go wrong.
@@ -107,9 +114,10 @@ fn subscriber(writer: &Arc<Writer>) -> impl tracing::Subscriber + Send + Sync + 
 }
 
 /// Writes a FATAL line to stderr, whether or not logging has been set up: for errors before [`init`], or of it.
-pub fn print_fatal(message: impl fmt::Display) {
+pub fn print_fatal(message: impl fmt::Display, json: bool) {
     let sinks = Sinks {
         stderr: Stderr::Lines,
+        json,
         ..Sinks::default()
     };
     with_scratch(|scratch| {
@@ -173,6 +181,27 @@ impl LogHandle {
     /// Shows more or less from now on (setting `verbose`), until the next `reconfigure`.
     pub fn set_verbose(&self, verbose: u8) {
         self.writer.set_verbose(verbose);
+    }
+
+    /// Writes JSON from now on, or not (setting `log_format`), until the next `reconfigure`: for the start, which has to tell of the
+    /// configuration before all of it is in effect.
+    pub fn set_json(&self, json: bool) {
+        self.writer.set_json(json);
+    }
+
+    /// Tells of lines that were held back as repeats, if their time ([`HOLD`]) is over; to be called about once a second.
+    pub fn tell_repeats(&self) {
+        self.writer.tell_repeats(false);
+    }
+
+    /// Tells of all lines that are held back, for the end of the process.
+    pub fn tell_all_repeats(&self) {
+        self.writer.tell_repeats(true);
+    }
+
+    /// How many lines were held back as repeats since the start.
+    pub fn suppressed(&self) -> u64 {
+        self.writer.suppressed()
     }
 
     /// The setting `verbose` in effect.
@@ -395,6 +424,143 @@ mod tests {
             handle.reopen().unwrap();
         }
         rotations
+    }
+
+    /// What `run` logs as JSON.
+    fn objects(run: impl FnOnce()) -> Vec<serde_json::Value> {
+        let (dispatch, captured) = capture(2);
+        captured.handle().set_json(true);
+        with_default(&dispatch, run);
+        let text = captured.text();
+        let object = |line: &str| serde_json::from_str(line).unwrap();
+        text.lines().map(object).collect()
+    }
+
+    #[test]
+    fn json_lines_have_fields_with_types() {
+        let found = objects(|| {
+            let who = "C-0x1: db/u@127.0.0.1:5000";
+            tracing::warn!(who, waited_ms = 12, ok = true, ratio = 0.5, bad = f64::NAN, pool = %"a/b", "text\nand more");
+            tracing::error!(fatal = true, "f");
+            tracing::error!(target: "rustls::conn", key = -1, "e");
+            tracing::trace!(count = 1);
+        });
+        let pid = std::process::id();
+        let mut expected = [
+            serde_json::json!({
+                "level": "warning", "pid": pid, "msg": "text\nand more", "client": "0x1", "database": "db", "user": "u",
+                "addr": "127.0.0.1", "port": 5000, "waited_ms": 12, "ok": true, "ratio": 0.5, "bad": "NaN", "pool": "a/b",
+            }),
+            serde_json::json!({"level": "fatal", "pid": pid, "msg": "f"}),
+            serde_json::json!({"level": "error", "pid": pid, "msg": "e", "target": "rustls::conn", "key": -1}),
+            serde_json::json!({"level": "trace", "pid": pid, "msg": "", "count": 1}),
+        ];
+        for (found, expected) in found.iter().zip(&mut expected) {
+            let time = found["time"].as_str().unwrap();
+            assert!(
+                time.ends_with('Z') && time.parse::<jiff::Timestamp>().is_ok(),
+                "{time}"
+            );
+            expected["time"] = time.into();
+        }
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_form_changes_while_running() {
+        let (dispatch, captured) = capture(0);
+        let handle = captured.handle();
+        let options = |json| LogOptions {
+            quiet: true,
+            json,
+            ..LogOptions::default()
+        };
+        with_default(&dispatch, || {
+            info!("one");
+            handle.reconfigure(options(true)).unwrap();
+            info!("two");
+            handle.reconfigure(options(false)).unwrap();
+            info!("three");
+        });
+        let text = captured.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[0].ends_with(" LOG one") && lines[2].ends_with(" LOG three"),
+            "{text}"
+        );
+        assert!(
+            lines[1].starts_with('{') && lines[1].contains(r#""msg":"two""#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn warnings_that_repeat_are_held_back_and_told_of() {
+        let (dispatch, captured) = capture(0);
+        let handle = captured.handle();
+        with_default(&dispatch, || {
+            for n in 0..1000 {
+                // Whom it is about makes no difference; what is said does.
+                tracing::warn!(who = %format_args!("C-{n}:"), "the same");
+                tracing::error!("number {}", n / 500);
+                info!("told always");
+            }
+            tracing::warn!("the same"); // from another place
+        });
+        assert_eq!(handle.suppressed(), 3000 - 1000 - 20 - 2 * 20);
+        handle.tell_repeats();
+        let messages = captured.messages();
+        let of = |text: &str| messages.iter().filter(|m| m.ends_with(text)).count();
+        assert_eq!((of("the same"), of("told always")), (21, 1000));
+        assert_eq!((of("number 0"), of("number 1")), (20, 20));
+        assert_eq!(of(")"), 0, "it is not yet time");
+        handle.tell_all_repeats();
+        let messages = captured.messages();
+        assert_eq!(
+            messages[messages.len() - 3..],
+            [
+                "WARNING the same (suppressed 980 similar lines in 1 s)",
+                "ERROR number 0 (suppressed 480 similar lines in 1 s)",
+                "ERROR number 1 (suppressed 480 similar lines in 1 s)",
+            ]
+        );
+        handle.tell_all_repeats();
+        assert_eq!(captured.messages().len(), messages.len());
+    }
+
+    #[test]
+    fn what_is_told_of_repeats_is_json_too() {
+        let found = objects(|| (0..21).for_each(|_| tracing::error!(code = 7, "again")));
+        assert_eq!(found.len(), 20);
+        let (dispatch, captured) = capture(0);
+        captured.handle().set_json(true);
+        with_default(&dispatch, || {
+            (0..21).for_each(|_| tracing::error!(code = 7, "again"))
+        });
+        captured.handle().tell_all_repeats();
+        let last: serde_json::Value =
+            serde_json::from_str(captured.text().lines().last().unwrap()).unwrap();
+        assert_eq!(last["msg"], "again code=7");
+        assert_eq!(
+            (&last["suppressed"], &last["seconds"]),
+            (&1.into(), &1.into())
+        );
+    }
+
+    #[test]
+    fn orders_starts_and_what_is_fatal_are_always_told() {
+        let (dispatch, captured) = capture(0);
+        with_default(&dispatch, || {
+            for _ in 0..100 {
+                tracing::error!(target: "pgweir::app::start", "start");
+                tracing::warn!(target: "pgweir::admin::console", "order");
+                tracing::error!(fatal = true, "end");
+            }
+        });
+        assert_eq!(
+            (captured.handle().suppressed(), captured.messages().len()),
+            (0, 300)
+        );
     }
 
     #[test]

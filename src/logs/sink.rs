@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 
 use super::LogOptions;
 use super::clock::StampCache;
-use super::line::{self, Severity};
+use super::json;
+use super::line::{self, Parts, Severity};
 use super::syslog::Syslog;
 
 /// Permissions of a log file that is created: lines contain user names and addresses.
@@ -35,6 +36,8 @@ pub(super) struct Sinks {
     pub(super) file: Option<Arc<File>>,
     pub(super) syslog: Option<Syslog>,
     pub(super) memory: Option<Memory>,
+    /// All but syslog get JSON.
+    pub(super) json: bool,
 }
 
 /// What stderr gets.
@@ -69,17 +72,30 @@ impl Sinks {
             file,
             syslog,
             memory: None,
+            json: options.json,
         }
     }
 
-    /// Formats and writes one message (already clean and joined) to all of them.
-    pub(super) fn write(&self, severity: Severity, message: &str, buffers: &mut LineBuffers) {
+    /// Formats and writes one message to all of them: its parts, and what they have been joined to.
+    pub(super) fn write(
+        &self,
+        severity: Severity,
+        parts: &Parts,
+        message: &str,
+        buffers: &mut LineBuffers,
+    ) {
         // Asked for anew each time: it changes when the process becomes a daemon.
         let pid = std::process::id();
-        self.write_lines(severity, message, pid, buffers);
+        self.write_lines(severity, (parts, message), pid, buffers);
         if self.stderr == Stderr::Journal {
             buffers.bytes.clear();
-            line::format_journal(severity, message, &mut buffers.bytes);
+            if self.json {
+                let stamp = buffers.stamps.at(Timestamp::now(), TimeZone::system);
+                line::push_journal_priority(severity, &mut buffers.bytes);
+                json::format_json(&stamp, pid, severity, parts, &mut buffers.bytes);
+            } else {
+                line::format_journal(severity, message, &mut buffers.bytes);
+            }
             write_ignoring_errors(io::stderr().as_fd(), &buffers.bytes);
         }
         if let Some(syslog) = &self.syslog
@@ -96,13 +112,23 @@ impl Sinks {
         }
     }
 
-    fn write_lines(&self, severity: Severity, message: &str, pid: u32, buffers: &mut LineBuffers) {
+    fn write_lines(
+        &self,
+        severity: Severity,
+        (parts, message): (&Parts, &str),
+        pid: u32,
+        buffers: &mut LineBuffers,
+    ) {
         if self.stderr != Stderr::Lines && self.file.is_none() && self.memory.is_none() {
             return;
         }
         let stamp = buffers.stamps.at(Timestamp::now(), TimeZone::system);
         buffers.bytes.clear();
-        line::format_line(&stamp, pid, severity, message, &mut buffers.bytes);
+        if self.json {
+            json::format_json(&stamp, pid, severity, parts, &mut buffers.bytes);
+        } else {
+            line::format_line(&stamp, pid, severity, message, &mut buffers.bytes);
+        }
         if self.stderr == Stderr::Lines {
             write_ignoring_errors(io::stderr().as_fd(), &buffers.bytes);
         }

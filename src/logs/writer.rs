@@ -2,12 +2,15 @@
 
 use std::cell::Cell;
 use std::fmt::{self, Write as _};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
 use super::line::{CleanText, Parts, Severity};
+use super::repeats::{Repeats, Summary, Verdict};
 use super::sink::{LineBuffers, Sinks, open_logfile};
 use super::{LogError, LogOptions};
 
@@ -20,6 +23,11 @@ pub(super) struct Writer {
     sinks: RwLock<Arc<Sinks>>,
     /// What was asked for last; held while that is being put into effect, so that two reloads do not mix. Taken before `sinks`.
     options: Mutex<LogOptions>,
+    /// Warnings and errors of late. Locked when there is one, for as long as it takes to count it.
+    repeats: Mutex<Repeats>,
+    /// How many of them were held back.
+    suppressed: AtomicU64,
+    hasher: RandomState,
 }
 
 /// What a thread needs to make a line; kept from line to line.
@@ -64,6 +72,9 @@ impl Writer {
                 verbose,
                 ..LogOptions::default()
             }),
+            repeats: Mutex::default(),
+            suppressed: AtomicU64::new(0),
+            hasher: RandomState::new(),
         }
     }
 
@@ -120,25 +131,101 @@ impl Writer {
         result
     }
 
+    /// Where lines go at this moment.
+    pub(super) fn sinks(&self) -> Arc<Sinks> {
+        Arc::clone(&self.sinks.read())
+    }
+
+    /// From now on in JSON, or not; until the next `apply`.
+    pub(super) fn set_json(&self, json: bool) {
+        let mut options = self.options.lock();
+        options.json = json;
+        // Without a log file, this can't fail; with one, the old one stays open.
+        let _ = self.apply_locked(&options);
+    }
+
     /// Writes a message that is no tracing event. `message` is cleaned and cut like any other.
     pub(super) fn write_message(&self, severity: Severity, message: fmt::Arguments<'_>) {
         with_scratch(|scratch| {
             // An error says that the limit was reached; the message is cut there.
             let _ = scratch.parts.message.write_fmt(message);
-            self.write(severity, scratch);
+            scratch.write_to(&self.sinks(), severity);
         });
     }
 
-    /// Writes what the scratch has gathered. The line has been handed to the kernel on return.
-    pub(super) fn write(&self, severity: Severity, scratch: &mut Scratch) {
-        let sinks = Arc::clone(&self.sinks.read());
-        scratch.write_to(&sinks, severity);
+    /// Writes what the scratch has gathered, unless it has been said too often of late. `place` is where in the code it is said;
+    /// `None` if it must be shown however often it comes. The line has been handed to the kernel on return.
+    pub(super) fn write(
+        &self,
+        severity: Severity,
+        place: Option<impl Hash>,
+        sinks: &Sinks,
+        scratch: &mut Scratch,
+    ) {
+        let is_repeatable = matches!(severity, Severity::Warning | Severity::Error);
+        if let Some(place) = place.filter(|_| is_repeatable) {
+            match self.judge(severity, place, &scratch.parts) {
+                Verdict::Hold => {
+                    self.suppressed.fetch_add(1, Relaxed);
+                    return;
+                }
+                Verdict::Show(Some(summary)) => self.tell(&summary),
+                Verdict::Show(None) => {}
+            }
+        }
+        scratch.write_to(sinks, severity);
+    }
+
+    fn judge(&self, severity: Severity, place: impl Hash, parts: &Parts) -> Verdict {
+        let key = self.hasher.hash_one((place, parts.saying()));
+        let text = |text: &mut String| text.extend(parts.saying());
+        self.repeats
+            .lock()
+            .judge(key, severity, Instant::now(), text)
+    }
+
+    /// Tells of lines that were held back long enough, or of all that were held back.
+    pub(super) fn tell_repeats(&self, all: bool) {
+        loop {
+            // The lock is let go before a line is written.
+            let Some(summary) = self.repeats.lock().due(Instant::now(), all) else {
+                return;
+            };
+            self.tell(&summary);
+        }
+    }
+
+    /// How many lines were held back since the start.
+    pub(super) fn suppressed(&self) -> u64 {
+        self.suppressed.load(Relaxed)
+    }
+
+    fn tell(&self, summary: &Summary) {
+        let (lines, seconds) = (summary.lines, summary.seconds);
+        let noun = if lines == 1 { "line" } else { "lines" };
+        let sinks = self.sinks();
+        // Whoever logs is using the thread's own scratch at this moment.
+        let mut scratch = Scratch::default();
+        let parts = &mut scratch.parts;
+        let _ = parts.message.write_str(&summary.text);
+        let _ = write!(
+            parts.fields,
+            " (suppressed {lines} similar {noun} in {seconds} s)"
+        );
+        parts.typed.push_plain("suppressed", lines);
+        parts.typed.push_plain("seconds", seconds);
+        scratch.write_to(&sinks, summary.severity);
     }
 }
 
 impl Scratch {
     pub(super) fn write_to(&mut self, sinks: &Sinks, severity: Severity) {
         self.parts.join(&mut self.whole);
-        sinks.write(severity, self.whole.as_str(), &mut self.buffers);
+        sinks.write(
+            severity,
+            &self.parts,
+            self.whole.as_str(),
+            &mut self.buffers,
+        );
     }
 }

@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::auth::{Secret, User};
 use crate::config::PoolSettings;
 use crate::error::ClientError;
+use crate::metrics::{Limit, PoolLimits, PoolMeasures};
 use crate::types::{PoolKey, WorkerId};
 
 /// Tells a worker to look at its waiting clients again.
@@ -112,6 +113,16 @@ pub enum Denied {
     User,
 }
 
+impl From<Denied> for Limit {
+    fn from(denied: Denied) -> Limit {
+        match denied {
+            Denied::Pool => Limit::Pool,
+            Denied::Database => Limit::Database,
+            Denied::User => Limit::User,
+        }
+    }
+}
+
 /// What a worker shows the others of its shard of one pool. On a cache line of its own: it is written with every query, and read
 /// by others only when they are short of servers.
 #[derive(Debug, Default)]
@@ -191,6 +202,8 @@ pub struct PoolShare {
     lifetime_close: Stamp,
     /// Since when there are neither clients nor servers.
     unused_since: Stamp,
+    /// What shards that are no more had measured. Locked when one ends, and when somebody reads.
+    retired: Mutex<PoolMeasures>,
     welcome: RwLock<Option<Arc<Welcome>>>,
     /// The next server's greeting replaces it.
     welcome_outdated: AtomicBool,
@@ -340,6 +353,17 @@ impl PoolShare {
     /// The pool has as many connections as it may, without the reserve.
     pub fn is_full(&self) -> bool {
         self.servers.is_full()
+    }
+
+    /// The first limit that leaves no room, of those that a connection would count against.
+    pub fn full_limit(&self) -> Option<Denied> {
+        let limits = [
+            (&self.servers, Denied::Pool),
+            (&*self.database, Denied::Database),
+            (&*self.user, Denied::User),
+        ];
+        let full = limits.into_iter().find(|(tally, _)| tally.is_full());
+        full.map(|(_, denied)| denied)
     }
 
     /// A limit that other pools share is reached, and somebody was refused because of it who has not been poked since.
@@ -540,9 +564,36 @@ impl PoolShare {
             .then(|| error.clone())
     }
 
+    /// The error of the last attempt, if it failed.
+    pub fn last_failure(&self) -> Option<ClientError> {
+        let attempts = self.attempts.lock();
+        attempts.failed.as_ref().map(|(_, error)| error.clone())
+    }
+
     /// True if a server is connected, not counting those being opened.
     pub fn has_servers(&self) -> bool {
         self.servers.count() > self.dialing.load(SeqCst)
+    }
+
+    /// A shard ends: what it had measured is kept, so that no count ever goes down.
+    pub fn retire(&self, measures: &PoolMeasures) {
+        self.retired.lock().merge(measures);
+    }
+
+    /// What shards that are no more had measured.
+    pub fn retired(&self) -> PoolMeasures {
+        self.retired.lock().clone()
+    }
+
+    /// The limits of its connections.
+    pub fn limits(&self) -> PoolLimits {
+        let limit = |tally: &Tally| tally.limit.load(SeqCst) as u64;
+        PoolLimits {
+            pool: limit(&self.servers),
+            reserve: self.reserve() as u64,
+            database: limit(&self.database),
+            user: limit(&self.user),
+        }
     }
 
     /// What clients are greeted with, if a server has told it.
@@ -706,6 +757,7 @@ impl Budget {
             attempts_fail: AtomicBool::new(false),
             lifetime_close: Stamp::default(),
             unused_since: Stamp::default(),
+            retired: Mutex::new(PoolMeasures::of(key)),
             welcome: RwLock::default(),
             welcome_outdated: AtomicBool::new(false),
             credentials: RwLock::new(nobody(key)),

@@ -195,6 +195,12 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         self.waiters.iter().map(|waiter| &waiter.who)
     }
 
+    /// The waiting clients, in order, and since when each has waited.
+    pub fn queue_of(&self) -> impl Iterator<Item = (&W, Instant)> {
+        let waiters = self.waiters.iter();
+        waiters.map(|waiter| (&waiter.who, waiter.since))
+    }
+
     /// The generation that servers have to be of.
     pub fn epoch(&self) -> u64 {
         self.epoch

@@ -26,9 +26,12 @@ use super::core::{CoreRules, Placed, PoolCore, Reason, Wear};
 use super::lease::{Lease, Pooled};
 use super::recipe::Recipe;
 use super::ticket::{Grant, Ticket};
+use super::why::Standing;
 use crate::config::{PoolMode, PoolSettings};
 use crate::error::ClientError;
-use crate::metrics::Stats;
+use crate::metrics::{
+    ErrorCounts, ErrorKind, PinReason, PoolGauges, PoolMeasures, Stats, Trades, WaitReason,
+};
 use crate::net::dial::Target;
 use crate::server::conn::{ParamSpace, ServerCard, ServerState, TravelingServer};
 use crate::server::connect::{ConnectError, Fresh};
@@ -87,6 +90,8 @@ pub struct Dialing {
     pub target: Target,
     /// Since when.
     pub since: SystemTime,
+    /// The same, for measuring.
+    pub begun: Instant,
     /// The client whose own server it will be (replication).
     pub dedicated: Option<ConnId>,
 }
@@ -104,8 +109,12 @@ pub struct Surroundings {
     pub post: Post,
     /// The runtime on which logins run.
     pub logins: tokio::runtime::Handle,
+    /// What goes wrong is counted there.
+    pub errors: Arc<ErrorCounts>,
     /// Tracked parameters.
     pub space: Rc<ParamSpace>,
+    /// What shards of this worker that are no more had counted.
+    pub gone: Cell<(Stats, Trades)>,
     /// Starts a task on this worker.
     pub spawn: Box<dyn Fn(LocalTask)>,
     /// The prefix of log lines about a client of this worker, if there is one with this number.
@@ -147,6 +156,7 @@ pub struct Shard {
     /// Servers that are free but held back until the cancel requests aimed at them are finished.
     held_back: RefCell<Vec<HeldBack>>,
     stats: Cell<Stats>,
+    gauges: PoolGauges,
     around: Rc<Surroundings>,
     /// Clients of this worker that belong to the pool.
     pub clients: Cell<usize>,
@@ -179,6 +189,11 @@ impl Drop for Shard {
         let worker = self.around.worker;
         self.share.show_resting(worker, 0);
         self.share.show_waiting(worker, None);
+        self.share.retire(&self.measures());
+        let (mut stats, mut trades) = self.around.gone.get();
+        stats += self.stats();
+        trades += self.gauges.trades();
+        self.around.gone.set((stats, trades));
     }
 }
 
@@ -202,6 +217,7 @@ impl Shard {
             dials: RefCell::default(),
             held_back: RefCell::default(),
             stats: Cell::default(),
+            gauges: PoolGauges::default(),
             around,
             clients: Cell::new(0),
             cancels: Cell::new(0),
@@ -253,6 +269,22 @@ impl Shard {
     pub fn stats(&self) -> Stats {
         self.stats.get()
     }
+
+    /// What is measured besides.
+    #[inline]
+    pub fn gauges(&self) -> &PoolGauges {
+        &self.gauges
+    }
+
+    /// What was measured here of the pool.
+    pub fn measures(&self) -> PoolMeasures {
+        let mut measures = PoolMeasures {
+            stats: self.stats(),
+            ..PoolMeasures::of(self.key())
+        };
+        self.gauges.read(&mut measures);
+        measures
+    }
 }
 
 // Getting a server.
@@ -265,6 +297,8 @@ impl Shard {
                 self.core.borrow_mut().queue(ticket.clone(), now);
                 self.show();
                 self.pump(now);
+                let place = self.core.borrow().waiting().saturating_sub(1);
+                self.gauges.wait_began(self.standing().reason(place));
                 return None;
             };
             if self.is_sound(&mut pooled) {
@@ -291,9 +325,34 @@ impl Shard {
         let error = self
             .share
             .failing(now, self.settings.borrow().server_login_retry)?;
-        Some(ClientError::with(format!(
-            "server login has been failing, cached error: {error} (server_login_retry)"
-        )))
+        Some(
+            ClientError::with(format!(
+                "server login has been failing, cached error: {error} (server_login_retry)"
+            ))
+            .as_kind(ErrorKind::ServerUnavailable),
+        )
+    }
+
+    /// How the pool stands, for those who wait.
+    pub fn standing(&self) -> Standing {
+        let core = self.core.borrow();
+        Standing {
+            paused: core.is_paused(),
+            failing: self.share.attempts_fail(),
+            has_servers: self.share.has_servers(),
+            full: self.share.full_limit(),
+            coming: core.dialing() + core.testing(),
+        }
+    }
+
+    /// Who waits in the queue, in order: who it is, if that is known, since when, and why.
+    pub fn queue(&self) -> Vec<(Option<ConnId>, Instant, WaitReason)> {
+        let standing = self.standing();
+        let core = self.core.borrow();
+        let waiters = core.queue_of().zip(0..);
+        waiters
+            .map(|((ticket, since), place)| (ticket.client(), since, standing.reason(place)))
+            .collect()
     }
 
     /// A client does not wait any more.
@@ -373,6 +432,9 @@ impl Shard {
         card.linked.set(None);
         pooled.server.update_card();
         if card.cancels.get() > 0 {
+            if self.link_rules().pool_mode != PoolMode::Session {
+                self.gauges.pinned(PinReason::Cancel);
+            }
             self.core.borrow_mut().forget_lent();
             card.state.set(ServerState::BeingCanceled);
             self.held_back.borrow_mut().push(HeldBack {
@@ -508,6 +570,9 @@ impl Shard {
 
     fn close(&self, pooled: Box<Pooled>, reason: &str) {
         let Pooled { mut server, slot } = *pooled;
+        if reason == DEAD {
+            self.around.errors.count(ErrorKind::ServerLost);
+        }
         let recipe = self.recipe();
         if recipe.log_disconnections {
             let age = server.born.elapsed().as_secs();

@@ -18,6 +18,8 @@ use super::owed::{Kind, Origin};
 use super::params::{Interner, ParamSet, Tracked};
 use super::prepared::PreparedSet;
 use super::sql::SqlHeld;
+use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::net::buffer::Backlog;
 use crate::net::dial::Target;
 use crate::net::dns::Site;
@@ -188,6 +190,14 @@ impl ServerLost {
             ServerLost::Gone | ServerLost::Nonsense => "server conn crashed?",
             ServerLost::Unclear => "could not bring prepared statements into line",
         }
+    }
+
+    /// What its client is told.
+    pub fn client_error(&self) -> ClientError {
+        ClientError::new(self.reason()).as_kind(match self {
+            ServerLost::Gone => ErrorKind::ServerLost,
+            ServerLost::Nonsense | ServerLost::Unclear => ErrorKind::ServerProtocol,
+        })
     }
 }
 

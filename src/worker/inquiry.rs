@@ -16,6 +16,7 @@ use crate::auth::inquiry::{Answer, Fault};
 use crate::client::card::{ClientCard, ClientState, Order};
 use crate::config::{PoolMode, PoolSettings};
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::pool::lease::Lease;
 use crate::pool::shard::Shard;
 use crate::pool::ticket::{Grant, Ticket};
@@ -27,8 +28,14 @@ use crate::server::params::{self, ParamSet};
 pub const FORSAKEN_MAX: Duration = Duration::from_secs(5);
 
 /// What the client is told if it is the configuration, or the server, that is wrong.
-const CONFIG_ERROR: ClientError = ClientError::new("bouncer config error");
-const SERVER_CRASHED: ClientError = ClientError::new("server conn crashed?");
+fn config_error() -> ClientError {
+    ClientError::new("bouncer config error").as_kind(ErrorKind::Configuration)
+}
+
+/// What the client is told if the server is lost.
+fn server_crashed() -> ClientError {
+    ClientError::new("server conn crashed?").as_kind(ErrorKind::ServerUnavailable)
+}
 
 /// Who was found; or what the client is told instead.
 pub type Found = Result<Option<User>, ClientError>;
@@ -149,7 +156,8 @@ impl Asking {
 
     fn begin(&self, lease: &Lease) {
         let now = Instant::now();
-        let waited = self.card.end_waiting(now);
+        let waited = self.card.end_waiting(now).as_micros() as u64;
+        self.shard.gauges().waited(waited, true);
         self.card.state.set(ClientState::Inquiring);
         self.card.query_start.set(Some(now));
         lease.card.request_time.set(now);
@@ -158,7 +166,7 @@ impl Asking {
         // As in PgBouncer neither a query nor a transaction is counted: no client has asked for one.
         self.shard.count(|stats| {
             stats.server_assignment_count += 1;
-            stats.wait_time += waited.as_micros() as u64;
+            stats.wait_time += waited;
         });
     }
 
@@ -173,7 +181,7 @@ impl Asking {
         if !lease.is_free() {
             tracing::error!("error in auth_query: it leaves its server in a transaction");
             lease.close("auth_query left the server in a transaction");
-            return Err(CONFIG_ERROR);
+            return Err(config_error());
         }
         part(lease, &self.shard.settings());
         Ok(answer.into_user())
@@ -222,7 +230,7 @@ fn failed(lease: Lease, failure: Failure) -> ClientError {
     match failure {
         Failure::Inquiry(InquiryError::Lost(lost)) => {
             lease.close(&InquiryError::Lost(lost).to_string());
-            SERVER_CRASHED
+            server_crashed()
         }
         Failure::Inquiry(InquiryError::Fault(fault)) => {
             match &fault {
@@ -232,12 +240,12 @@ fn failed(lease: Lease, failure: Failure) -> ClientError {
                 other => tracing::error!("S: error in auth_query: {other}"),
             }
             lease.close(&fault.to_string());
-            CONFIG_ERROR
+            config_error()
         }
         Failure::Misaligned(message) => {
             tracing::warn!("varcache_apply failed: {message}");
             lease.close("invalid server parameter");
-            CONFIG_ERROR
+            config_error()
         }
     }
 }
@@ -263,11 +271,15 @@ impl Place {
         card.begin_waiting(now);
         let place = Place {
             shard: shard.clone(),
-            ticket: Rc::default(),
+            ticket: Rc::new(Ticket::of(card.id)),
         };
         match shard.checkout(&place.ticket, now) {
             Some(lease) => place.ticket.give(Grant::Server(lease)),
-            None if shutting_down => return Err(ClientError::new("server shutting down")),
+            None if shutting_down => {
+                return Err(
+                    ClientError::new("server shutting down").as_kind(ErrorKind::PoolerShutdown)
+                );
+            }
             None => {}
         }
         Ok(place)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
 use super::inquiry::Found;
-use super::report::{PoolRow, SocketRow};
+use super::report::{ClientView, PoolRow, QueueView, SocketRow};
 use crate::client::admission::Presence;
 use crate::client::card::CardFacts;
 use crate::client::forward::Rules;
@@ -15,6 +15,7 @@ use crate::client::greeting::Greeting;
 use crate::client::login::Replication;
 use crate::config::{ClientLimits, PoolSettings};
 use crate::error::ClientError;
+use crate::metrics::{Limit, WorkerMeasures};
 use crate::net::dial::Target;
 use crate::net::options::TcpOptions;
 use crate::net::stream::{DetachedStream, PeerAddr};
@@ -190,6 +191,12 @@ pub enum Control {
     Clients(oneshot::Sender<Vec<SocketRow>>),
     /// The rows of `SHOW SERVERS`.
     Servers(oneshot::Sender<Vec<SocketRow>>),
+    /// What is known of one client; nothing if it isn't here.
+    View(ConnId, oneshot::Sender<Option<ClientView>>),
+    /// Who waits for servers of this pool, and who holds those that count against this limit.
+    Queue(PoolKey, Limit, oneshot::Sender<QueueView>),
+    /// What was measured.
+    Measures(oneshot::Sender<WorkerMeasures>),
     /// Close everything and end.
     Stop,
 }

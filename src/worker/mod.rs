@@ -7,6 +7,7 @@ mod client;
 pub mod executor;
 pub mod inquiry;
 pub mod mail;
+pub mod measures;
 pub mod report;
 mod rows;
 
@@ -25,6 +26,7 @@ use crate::client::profile::Profiles;
 use crate::client::session::{self, Ending, Parts, Scratch, Session};
 use crate::config::{ClientLimits, PoolSettings};
 use crate::error::ClientError;
+use crate::metrics::{ErrorCounts, ErrorKind};
 use crate::pool::budget::{Denied, PoolShare};
 use crate::pool::core::Reason;
 use crate::pool::recipe::{Blueprint, Recipe};
@@ -60,6 +62,8 @@ pub struct Outfit {
     pub cache: Arc<StatementCache>,
     /// The configuration.
     pub blueprint: Arc<Blueprint>,
+    /// What goes wrong is counted there.
+    pub errors: Arc<ErrorCounts>,
 }
 
 /// Runs a worker on this thread until it is told to stop.
@@ -122,6 +126,8 @@ impl Worker {
                 workers: outfit.workers,
                 post: outfit.post,
                 logins: outfit.logins,
+                errors: outfit.errors,
+                gone: Cell::default(),
                 space: space.clone(),
             }),
             sessions: Rc::new(session::Surroundings {
@@ -235,8 +241,12 @@ impl Worker {
         Rc::new(ClientCard::new(facts, limits, params, profiles))
     }
 
-    /// Logs the end of a client, before the client can see it.
+    /// Counts and logs the end of a client, before the client can see it.
     fn take_leave(&self, card: &ClientCard, ending: &Ending) {
+        // A lost server has been counted when it was closed.
+        if let Some(kind) = ending.kind.filter(|kind| *kind != ErrorKind::ServerLost) {
+            self.around.errors.count(kind);
+        }
         let blueprint = self.blueprint.borrow().clone();
         let settings = &blueprint.config.settings;
         let who = card.who(settings.listen_port);
@@ -373,7 +383,9 @@ impl Worker {
             .get()
             .is_some_and(|server| server.close_needed.get());
         if closing && card.xact_start.get().is_none() {
-            card.tell(Order::Disconnect(ClientError::new(Reason::Stale.text())));
+            card.tell(Order::Disconnect(
+                ClientError::new(Reason::Stale.text()).as_kind(ErrorKind::Reconfigured),
+            ));
         }
     }
 }
@@ -410,6 +422,11 @@ impl Worker {
             Control::Pools(reply) => drop(reply.send(self.pool_rows(now))),
             Control::Clients(reply) => drop(reply.send(self.client_rows(now))),
             Control::Servers(reply) => drop(reply.send(self.server_rows(now))),
+            Control::View(id, reply) => drop(reply.send(self.view(id, now))),
+            Control::Queue(pool, limit, reply) => {
+                drop(reply.send(self.queue_view(&pool, limit, now)));
+            }
+            Control::Measures(reply) => drop(reply.send(self.measures(now))),
             Control::Stop => {}
         }
     }
@@ -427,7 +444,7 @@ impl Worker {
             let Some(database) = blueprint.config.database(&key.database) else {
                 self.kill(
                     &Some(key.database.clone()),
-                    &ClientError::new("database removed"),
+                    &ClientError::new("database removed").as_kind(ErrorKind::Killed),
                 );
                 self.shards.borrow_mut().remove(key);
                 continue;
@@ -457,7 +474,9 @@ impl Worker {
                 && card.replication != Replication::None
                 && card.linked.is_some()
             {
-                card.tell(Order::Disconnect(ClientError::new(Reason::Stale.text())));
+                card.tell(Order::Disconnect(
+                    ClientError::new(Reason::Stale.text()).as_kind(ErrorKind::Reconfigured),
+                ));
             }
         }
     }

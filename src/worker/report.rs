@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use crate::metrics::Stats;
+use crate::metrics::{Stats, WaitReason};
 use crate::net::PeerAddr;
-use crate::types::ConnId;
+use crate::types::{ConnId, PoolKey};
 
 /// One pool as one worker sees it (its shard); the operator's side adds up the rows of all workers with the same key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,4 +139,81 @@ impl SocketRow {
             ..SocketRow::new(id, since)
         }
     }
+}
+
+/// What one client does, in more detail than `SHOW CLIENTS` has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientDoes {
+    /// Has proved who it is, and is not greeted yet.
+    AwaitsGreeting,
+    /// Logs in, and `auth_query` runs about it.
+    IsAskedAbout,
+    /// Nothing, and holds no server.
+    Nothing,
+    /// Waits for a server.
+    Waits,
+    /// Has a query running on its server.
+    Queries,
+    /// Holds a server in a transaction, and asks it nothing.
+    IdlesInTransaction,
+    /// Holds a server outside any transaction: session pooling, or replication.
+    KeepsServer,
+}
+
+/// A wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// For how long by now.
+    pub waited: Duration,
+    /// Why, as things are now.
+    pub reason: WaitReason,
+}
+
+/// What is known of one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientView {
+    /// Its number, as in `SHOW CLIENTS`.
+    pub id: u64,
+    /// The pool that it uses.
+    pub pool: PoolKey,
+    /// The database that it is logged in to.
+    pub database: String,
+    /// The user that it is logged in as.
+    pub user: String,
+    /// What it does.
+    pub does: ClientDoes,
+    /// Its wait for a server, if it waits.
+    pub waits: Option<Waits>,
+    /// For how long its query has run, waiting included.
+    pub query: Option<Duration>,
+    /// For how long its transaction has lasted.
+    pub transaction: Option<Duration>,
+    /// For how long neither it nor its server has said anything.
+    pub quiet: Duration,
+    /// The process of its server; 0 if it holds none.
+    pub server_pid: u32,
+}
+
+/// Who holds a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The client.
+    pub client: u64,
+    /// What it does with it.
+    pub does: ClientDoes,
+    /// For how long its transaction has lasted; outside a transaction, for how long it has said nothing.
+    pub lasts: Duration,
+}
+
+/// The queue for one pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueView {
+    /// For how long each waiting client has waited; of several workers, the longest first.
+    pub waits: Vec<Duration>,
+    /// Servers of the pool that clients use.
+    pub in_use: u64,
+    /// Why the last attempt to connect a server has failed, if it has.
+    pub failure: Option<String>,
+    /// Of all who hold servers that count against the limit that is asked about, the one whose transaction has lasted longest.
+    pub oldest: Option<Holder>,
 }

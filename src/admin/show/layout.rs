@@ -1,4 +1,4 @@
-//! The layouts of PgBouncer 1.26: which columns, in which order, of which type.
+//! The layouts of PgBouncer 1.26, and of what is pgweir's own: which columns, in which order, of which type.
 //!
 //! Tools declare these column lists and look columns up by name, so that not even an additional one is harmless: what PgBouncer does
 //! not show belongs into a SHOW of its own.
@@ -47,6 +47,13 @@ pub fn columns(show: Show) -> &'static [Column] {
         Show::Totals => const { &[text("name"), numeric("value")] },
         Show::Mem => &MEM,
         Show::DnsHosts => const { &[text("hostname"), int8("ttl"), text("addrs")] },
+        Show::Counters => &COUNTERS,
+        Show::Errors => const { &[text("kind"), text("side"), numeric("count")] },
+        Show::ExplainClient(_) => &EXPLAIN,
+        Show::Latency => &LATENCY,
+        Show::Top => &TOP,
+        Show::Waits => &WAITS,
+        Show::Workers => &WORKERS,
         Show::DnsZones => const { &[text("zonename"), int8("serial"), int4("count")] },
     }
 }
@@ -110,6 +117,78 @@ static POOLS: [Column; 17] = [
     int4("maxwait_us"),
     text("pool_mode"),
     text("load_balance_hosts"),
+];
+
+static COUNTERS: [Column; 5] = [
+    text("database"),
+    text("user"),
+    text("what"),
+    text("of"),
+    numeric("count"),
+];
+
+static EXPLAIN: [Column; 8] = [
+    int8("id"),
+    text("database"),
+    text("user"),
+    text("state"),
+    int8("for_us"),
+    int4("place"),
+    text("reason"),
+    text("hint"),
+];
+
+static LATENCY: [Column; 10] = [
+    text("database"),
+    text("user"),
+    text("what"),
+    numeric("count"),
+    int8("avg_us"),
+    int8("p50_us"),
+    int8("p90_us"),
+    int8("p99_us"),
+    int8("p999_us"),
+    int8("max_us"),
+];
+
+static TOP: [Column; 13] = [
+    text("database"),
+    text("user"),
+    int4("time_percent"),
+    int8("queries_per_s"),
+    int8("xacts_per_s"),
+    int8("avg_query_us"),
+    int8("avg_xact_us"),
+    int8("avg_wait_us"),
+    int8("bytes_in_per_s"),
+    int8("bytes_out_per_s"),
+    int4("total_time_percent"),
+    numeric("total_queries"),
+    int8("total_avg_query_us"),
+];
+
+static WAITS: [Column; 6] = [
+    text("database"),
+    text("user"),
+    text("reason"),
+    numeric("waits"),
+    int4("waiting"),
+    int8("longest_us"),
+];
+
+static WORKERS: [Column; 12] = [
+    text("thread"),
+    int8("cpu_ms"),
+    int4("clients"),
+    int4("waiting"),
+    int4("servers"),
+    int4("servers_active"),
+    numeric("queries"),
+    numeric("xacts"),
+    numeric("bytes_in"),
+    numeric("bytes_out"),
+    numeric("servers_given"),
+    numeric("servers_taken"),
 ];
 
 static PEER_POOLS: [Column; 5] = [

@@ -8,6 +8,8 @@
 //! | [`sockets`] | CLIENTS, SERVERS, SOCKETS, ACTIVE_SOCKETS |
 //! | [`mem`] | MEM |
 //! | [`stats`] | STATS and its relatives |
+//! | [`latency`] | LATENCY, WAITS, COUNTERS, ERRORS, WORKERS, TOP: pgweir's own |
+//! | [`explain`] | EXPLAIN CLIENT: what a client does, and why it waits |
 //!
 //! All but [`run`] is pure.
 
@@ -24,6 +26,8 @@ use super::{COMPATIBLE_VERSION, CONSOLE};
 use crate::worker::report::SocketRow;
 
 pub mod entries;
+pub mod explain;
+pub mod latency;
 pub mod layout;
 pub mod mem;
 pub mod pools;
@@ -67,6 +71,17 @@ pub async fn run<O: Operator>(show: Show, operator: &O, desk: &Desk, formats: Fo
             let counts = counts(operator, desk).await;
             mem::mem(to, &counts, &operator.servers().await);
         }
+        Show::Counters => latency::counters(to, &operator.measures().await.pools),
+        Show::Errors => latency::errors(to, &operator.measures().await),
+        Show::Latency => latency::latency(to, &operator.measures().await.pools),
+        Show::Waits => latency::waits(to, &operator.measures().await.pools),
+        Show::Workers => latency::workers(to, &operator.measures().await),
+        Show::Top => {
+            let top = desk.top(Instant::now(), operator.pools().await);
+            latency::top(to, top);
+        }
+        // Answered by `explain::run`, which may fail.
+        Show::ExplainClient(_) => {}
         Show::DnsZones => dns_zones(to, operator.dns_zones().await),
     }
     table

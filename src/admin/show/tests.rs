@@ -10,7 +10,9 @@ use crate::admin::rights::Role;
 use crate::admin::rows::{DatabaseRow, DnsHostRow, DnsZoneRow, Lists, PeerPoolRow, UserRow};
 use crate::admin::table::Formats;
 use crate::config::{Config, Database, Peer, PoolMode, UserSettings};
-use crate::metrics::Stats;
+use crate::metrics::{
+    Counts, ErrorKind, Measures, PoolMeasures, Stats, ThreadCpu, Trades, WorkerMeasures,
+};
 use crate::worker::report::{PoolRow, SocketRow};
 
 /// The rows of a SHOW, for one open console of the user `adm`.
@@ -433,4 +435,108 @@ async fn parameters() {
         assert_eq!(rows(&Fake::default(), name).await, [value]);
     }
     assert!(super::layout::columns(Show::Parameter(99)).is_empty());
+}
+
+/// A pool of which something of everything was measured, and one of which nothing was.
+fn measured() -> Fake {
+    let mut pool = PoolMeasures {
+        database: "one".to_owned(),
+        user: "u".to_owned(),
+        waits: Counts::new([3, 0, 0, 1]),
+        waiting: Counts::new([2]),
+        longest: Counts::new([1500]),
+        pins: Counts::new([0, 4]),
+        denied: Counts::new([0, 0, 5]),
+        prepared_hits: 6,
+        trades: Trades { given: 7, taken: 0 },
+        ..PoolMeasures::default()
+    };
+    for micros in [100, 100, 1000] {
+        pool.query.record(micros);
+    }
+    pool.wait.record_none(9);
+    let worker = WorkerMeasures {
+        worker: 0,
+        clients: 5,
+        waiting: 2,
+        servers: 3,
+        servers_active: 1,
+        ..WorkerMeasures::default()
+    };
+    let thread = |name: &str, ms| ThreadCpu {
+        name: name.to_owned(),
+        threads: 1,
+        cpu: Duration::from_millis(ms),
+    };
+    Fake {
+        measures: Measures {
+            pools: vec![pool, PoolMeasures::default()],
+            workers: vec![worker],
+            errors: Counts::new([8]),
+            threads: vec![thread("login", 4), thread("worker-0", 12)],
+        },
+        ..Fake::default()
+    }
+}
+
+#[tokio::test]
+async fn what_was_measured() {
+    let fake = measured();
+    let expected = ["one|u|pool_full|3|2|1500", "one|u|paused|1|0|0"];
+    assert_eq!(rows(&fake, "waits").await, expected);
+    let expected = [
+        "one|u|wait|9|0|0|0|0|0|0",
+        "one|u|query|3|400|111|1000|1000|1000|1000",
+    ];
+    assert_eq!(rows(&fake, "latency").await, expected);
+    let expected = [
+        "one|u|prepared_statements|hits|6",
+        "one|u|servers_traded|given|7",
+        "one|u|pins|partial_message|4",
+        "one|u|connections_denied|user|5",
+    ];
+    assert_eq!(rows(&fake, "counters").await, expected);
+    let expected = [
+        "worker-0|12|5|2|3|1|0|0|0|0|0|0",
+        "login|4|~|~|~|~|~|~|~|~|~|~",
+    ];
+    assert_eq!(rows(&fake, "workers").await, expected);
+    let errors = rows(&fake, "errors").await;
+    assert_eq!(errors.len(), ErrorKind::COUNT);
+    assert_eq!(
+        errors[..2],
+        ["auth_failed|client|8", "login_refused|client|0"]
+    );
+}
+
+#[tokio::test]
+async fn the_busiest_pools() {
+    let pool = |database: &str, busy: u64| PoolRow {
+        database: database.to_owned(),
+        user: "u".to_owned(),
+        stats: Stats {
+            query_count: 2000,
+            query_time: busy + 500,
+            xact_time: busy + 500,
+            wait_time: 500,
+            ..Stats::default()
+        },
+        ..PoolRow::default()
+    };
+    let fake = Fake {
+        pools: vec![
+            pool("idle", 0),
+            pool("a", 3000),
+            pool("b", 4500),
+            pool("b", 1500),
+        ],
+        ..Fake::default()
+    };
+    // Two workers have parts of `b`; the console is none of them.
+    let expected = [
+        "b|u|66|4|0|1|0|0|0|0|66|4000|1",
+        "a|u|33|2|0|1|0|0|0|0|33|2000|1",
+        "idle|u|0|2|0|0|0|0|0|0|0|2000|0",
+    ];
+    assert_eq!(rows(&fake, "top").await, expected);
 }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::auth::Method;
 use crate::config::{CONSOLE_DATABASE, Database};
+use crate::metrics::ErrorKind;
 use crate::net::PeerAddr;
 
 /// A visitor who wants the console: our own uid gets in at once, everybody else as `admin_users` and `stats_users` say, after a
@@ -43,7 +44,7 @@ pub(super) async fn log_in(
     let role = visitor.desk.console_role(name.as_bytes());
     let guards = enter_console(visitor, &name, role, socket)?;
     log_attempt(visitor, &request)?;
-    let role = role.ok_or_else(|| Ending::fatal("not allowed"))?;
+    let role = role.ok_or_else(|| Ending::counted(ErrorKind::AuthFailed, "not allowed"))?;
     let method = gate::method(visitor, &request).await?;
     inquiry::refuse_unknown(&introduced, &method)?;
     let claim = Claim {

@@ -12,6 +12,7 @@ use super::Destination;
 use super::proof::{self, Claim};
 use super::visitor::{CLIENT_EOF, Ending, Visitor};
 use crate::auth::{LdapOptions, Method, Secret, User, cleartext, text};
+use crate::metrics::ErrorKind;
 use crate::net::PeerAddr;
 use crate::net::stream::Readable;
 use crate::wire::build;
@@ -29,7 +30,10 @@ pub fn check_database(visitor: &Visitor<'_>, destination: &Destination) -> Resul
     match destination {
         Destination::Known(database) if database.auth_user.is_some() => {
             error!(who = %visitor.who(), "{what} can't be used together with database authentication");
-            Err(Ending::fatal("bouncer config error"))
+            Err(Ending::counted(
+                ErrorKind::Configuration,
+                "bouncer config error",
+            ))
         }
         _ => Ok(()),
     }
@@ -45,13 +49,17 @@ pub async fn prove(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<Arc<Us
     let body = proof::answer(visitor, proof::PASSWORD_MESSAGE_MAX, failure).await?;
     // An empty password is an error here: many an LDAP server takes it for "nobody in particular", and says yes.
     let password = match cleartext::password(&body) {
-        Err(cleartext::PasswordError::Malformed) => return Err(Ending::fatal(failure)),
-        password => password.map_err(|error| Ending::fatal(error.client_text()))?,
+        Err(cleartext::PasswordError::Malformed) => {
+            return Err(Ending::counted(ErrorKind::AuthFailed, failure));
+        }
+        password => {
+            password.map_err(|error| Ending::counted(ErrorKind::AuthFailed, error.client_text()))?
+        }
     };
     // Names go on as texts from here, and two of them must not become the same.
     let Ok(name) = std::str::from_utf8(claim.name) else {
         warn!(who = %visitor.who(), "user name is not UTF-8");
-        return Err(Ending::fatal(failure));
+        return Err(Ending::counted(ErrorKind::AuthFailed, failure));
     };
     let judged = match claim.method {
         Method::Ldap(options) => ask_ldap(visitor, options, name, password).await?,
@@ -59,7 +67,7 @@ pub async fn prove(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<Arc<Us
     };
     judged.map_err(|why| {
         warn!(who = %visitor.who(), "{why}");
-        Ending::fatal(failure)
+        Ending::counted(ErrorKind::AuthFailed, failure)
     })?;
     Ok(Arc::new(User::new(claim.name, Secret::plain(password))))
 }

@@ -13,6 +13,7 @@ use crate::auth::hba::{Caller, Origin};
 use crate::auth::ident::IdentMap;
 use crate::auth::{Method, cert, text};
 use crate::config::AuthType;
+use crate::metrics::ErrorKind;
 use crate::net::{PeerAddr, Stream};
 
 /// The method for this client. For [`Method::Cert`] and [`Method::Peer`] its names have been compared when this returns.
@@ -34,7 +35,7 @@ pub async fn method(visitor: &mut Visitor<'_>, request: &Request) -> Result<Meth
     };
     let Some(rule) = desk.rules.find(&caller) else {
         info!(who = %visitor.who(), "no hba rule for {}", shown(&caller));
-        return Err(Ending::fatal(text::NO_METHOD));
+        return Err(Ending::counted(ErrorKind::AuthFailed, text::NO_METHOD));
     };
     let (line, method) = (rule.line, rule.method.clone());
     debug!(who = %visitor.who(), "hba line {line}: {method} for {}", shown(&caller));
@@ -79,7 +80,10 @@ fn compare_certificate(
     request: &Request,
     map: Option<&IdentMap>,
 ) -> Result<(), Ending> {
-    let refused = Err(Ending::fatal(text::CERTIFICATE_FAILED));
+    let refused = Err(Ending::counted(
+        ErrorKind::AuthFailed,
+        text::CERTIFICATE_FAILED,
+    ));
     // The handshake has verified it, or there would be none.
     let Some(certificate) = visitor.inbox()?.live().and_then(Stream::peer_certificate) else {
         error!(who = %visitor.who(), "TLS client certificate required");
@@ -104,7 +108,7 @@ async fn compare_peer(
     request: &Request,
     map: Option<&IdentMap>,
 ) -> Result<(), Ending> {
-    let refused = Err(Ending::fatal(text::PEER_FAILED));
+    let refused = Err(Ending::counted(ErrorKind::AuthFailed, text::PEER_FAILED));
     let PeerAddr::Unix { uid, .. } = visitor.peer else {
         info!(who = %visitor.who(), "peer authentication is for Unix sockets only");
         return refused;

@@ -15,6 +15,7 @@ use crate::auth::method::decide;
 use crate::auth::{Exchange, Method, User, text};
 use crate::config::{AuthType, CONSOLE_DATABASE, Config, Database};
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::net::PeerAddr;
 use crate::types::ConnId;
 
@@ -229,14 +230,15 @@ fn question_for(visitor: &Visitor<'_>, wanted: Wanted<'_>) -> Result<Option<Ques
     let desk: &Desk = visitor.desk;
     let question = question(&desk.config, wanted).map_err(|misfit| {
         error!(who = %visitor.who(), "{misfit}");
-        Ending::fatal("bouncer config error")
+        Ending::counted(ErrorKind::Configuration, "bouncer config error")
     })?;
     if let Some(Question { database: name, .. }) = &question
         && visitor.admission.is_disabled(name)
     {
-        return Err(Ending::fatal(format_args!(
-            "authentication database \"{name}\" is disabled"
-        )));
+        return Err(Ending::counted(
+            ErrorKind::Closed,
+            format_args!("authentication database \"{name}\" is disabled"),
+        ));
     }
     Ok(question)
 }
@@ -301,7 +303,12 @@ async fn answer(visitor: &mut Visitor<'_>, inquiry: Inquiry) -> Result<Option<Ar
         return answered.await;
     };
     let answered = tokio::time::timeout_at(until.into(), answered).await;
-    answered.unwrap_or_else(|_| Err(Ending::fatal("client_login_timeout (server down)")))
+    answered.unwrap_or_else(|_| {
+        Err(Ending::counted(
+            ErrorKind::ServerUnavailable,
+            "client_login_timeout (server down)",
+        ))
+    })
 }
 
 /// Looks meanwhile whether the client is still there: a database that is slow shall not be asked for those who have gone.
@@ -333,7 +340,7 @@ pub fn refuse_unknown(introduced: &Introduced, method: &Method) -> Result<(), En
     let exchange = decide(method, introduced.user.as_deref());
     let at_once = matches!(exchange, Exchange::Reject(_)) && *method != Method::Reject;
     match not_found && at_once {
-        true => Err(Ending::fatal(text::NO_SUCH_USER)),
+        true => Err(Ending::counted(ErrorKind::AuthFailed, text::NO_SUCH_USER)),
         false => Ok(()),
     }
 }

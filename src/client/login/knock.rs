@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use tracing::warn;
 
 use super::visitor::{BAD_PACKET, CLIENT_EOF, Ending, Visitor};
+use crate::metrics::ErrorKind;
 use crate::net::tls::{self, ClientTls, HANDSHAKE_FIRST_BYTE};
 use crate::types::CancelKey;
 use crate::wire::startup::{self, FirstPacket, Startup, StartupError};
@@ -142,14 +143,19 @@ async fn read_packet(visitor: &mut Visitor<'_>, is_first: bool) -> Result<FirstP
     startup::parse(&packet).map_err(|error| match error {
         StartupError::BadHeader => bad_header(&packet),
         StartupError::BadCancel => Ending::Gone("bad cancel request"),
-        StartupError::ProtocolV2 | StartupError::NoTerminator => Ending::fatal(error),
+        StartupError::ProtocolV2 | StartupError::NoTerminator => {
+            Ending::counted(ErrorKind::Protocol, error)
+        }
     })
 }
 
 /// A message with a tag where the first packet, which has none, should be.
 fn typed_message(held: &[u8]) -> Ending {
     match held[0] {
-        from_client::PASSWORD => Ending::fatal("client password pkt before startup packet"),
+        from_client::PASSWORD => Ending::counted(
+            ErrorKind::Protocol,
+            "client password pkt before startup packet",
+        ),
         tag if tag.is_ascii_alphabetic() => Ending::Gone(BAD_PACKET),
         _ => bad_header(held),
     }
@@ -161,5 +167,8 @@ fn bad_header(held: &[u8]) -> Ending {
         // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
     }
-    Ending::fatal(format_args!("bad packet header: '{hex}'"))
+    Ending::counted(
+        ErrorKind::Protocol,
+        format_args!("bad packet header: '{hex}'"),
+    )
 }

@@ -8,13 +8,14 @@ use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use super::elsewhere;
-use super::visitor::{BAD_PACKET, Ending, Visitor};
+use super::visitor::{BAD_PACKET, CLIENT_GOODBYE, Ending, Visitor};
 use crate::auth::method::{decide, scram_secret, secret_of};
 use crate::auth::scram::{
     ClientError as ScramError, MESSAGE_BYTES_MAX, Nonce, ServerExchange, sasl,
 };
 use crate::auth::secret::SECRET_BYTES_MAX;
 use crate::auth::{Exchange, Method, User, cleartext, md5, text};
+use crate::metrics::ErrorKind;
 use crate::server::inbox::InboxError;
 use crate::wire::build;
 use crate::wire::frame::HEADER_LEN;
@@ -63,7 +64,7 @@ pub async fn prove(
             return Box::pin(elsewhere::prove(visitor, claim)).await.map(Some);
         }
         Exchange::Accept => Ok(()),
-        Exchange::Reject(reason) => Err(Ending::fatal(reason)),
+        Exchange::Reject(reason) => Err(Ending::counted(ErrorKind::AuthFailed, reason)),
         Exchange::Cleartext => prove_cleartext(visitor, claim).await,
         Exchange::Md5 => prove_md5(visitor, claim).await,
         Exchange::Scram => prove_scram(visitor, claim).await,
@@ -74,19 +75,20 @@ pub async fn prove(
 async fn prove_cleartext(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), Ending> {
     build::authentication_cleartext(&mut visitor.outgoing);
     let body = answer(visitor, PASSWORD_MESSAGE_MAX, text::PASSWORD_FAILED).await?;
-    let password =
-        cleartext::password(&body).map_err(|error| Ending::fatal(error.client_text()))?;
+    let password = cleartext::password(&body)
+        .map_err(|error| Ending::counted(ErrorKind::AuthFailed, error.client_text()))?;
     let secret = secret_of(claim.user.map(|user| &**user));
     judge(cleartext::verify(claim.name, secret, password))
 }
 
 async fn prove_md5(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), Ending> {
     let mut salt = [0; 4];
-    getrandom::fill(&mut salt).map_err(|_| Ending::fatal(NO_RANDOMNESS))?;
+    getrandom::fill(&mut salt)
+        .map_err(|_| Ending::counted(ErrorKind::Configuration, NO_RANDOMNESS))?;
     build::authentication_md5(&mut visitor.outgoing, salt);
     let body = answer(visitor, PASSWORD_MESSAGE_MAX, text::PASSWORD_FAILED).await?;
-    let response =
-        cleartext::password(&body).map_err(|error| Ending::fatal(error.client_text()))?;
+    let response = cleartext::password(&body)
+        .map_err(|error| Ending::counted(ErrorKind::AuthFailed, error.client_text()))?;
     let secret = secret_of(claim.user.map(|user| &**user));
     judge(md5::verify(claim.given, secret, salt, response))
 }
@@ -94,15 +96,20 @@ async fn prove_md5(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), En
 fn judge(proved: bool) -> Result<(), Ending> {
     match proved {
         true => Ok(()),
-        false => Err(Ending::fatal(text::PASSWORD_FAILED)),
+        false => Err(Ending::counted(
+            ErrorKind::AuthFailed,
+            text::PASSWORD_FAILED,
+        )),
     }
 }
 
 async fn prove_scram(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), Ending> {
-    let nonce = Nonce::random().map_err(|_| Ending::fatal(NO_RANDOMNESS))?;
+    let nonce =
+        Nonce::random().map_err(|_| Ending::counted(ErrorKind::Configuration, NO_RANDOMNESS))?;
     build::authentication_sasl(&mut visitor.outgoing, sasl::MECHANISM);
     let body = answer(visitor, SASL_INITIAL_MAX, text::SASL_FAILED).await?;
-    let first = sasl::client_first(&body).map_err(|error| Ending::fatal(error.client_text()))?;
+    let first = sasl::client_first(&body)
+        .map_err(|error| Ending::counted(ErrorKind::AuthFailed, error.client_text()))?;
 
     let exchange = ServerExchange::new(secret_for_scram(visitor, claim), nonce);
     let begun = exchange.on_client_first(first);
@@ -131,7 +138,7 @@ fn refuse_scram(visitor: &Visitor<'_>, error: ScramError) -> Ending {
         ScramError::Proof => debug!(who = %visitor.who(), "{error}"),
         _ => warn!(who = %visitor.who(), "{error}"),
     }
-    Ending::fatal(text::SASL_FAILED)
+    Ending::counted(ErrorKind::AuthFailed, text::SASL_FAILED)
 }
 
 /// Sends what is to go out, and waits for the client's `p` message, whose length field is at most `limit`.
@@ -146,14 +153,19 @@ pub(super) async fn answer(
     match inbox.held()[0] {
         from_client::PASSWORD => {}
         // A StartupMessage begins with its length, which is far below 2^24.
-        0 => return Err(Ending::fatal("client re-sent startup pkt")),
-        from_client::TERMINATE => return Err(Ending::Gone("client close request")),
-        _ => return Err(Ending::fatal(BAD_PACKET)),
+        0 => {
+            return Err(Ending::counted(
+                ErrorKind::Protocol,
+                "client re-sent startup pkt",
+            ));
+        }
+        from_client::TERMINATE => return Err(Ending::Gone(CLIENT_GOODBYE)),
+        _ => return Err(Ending::counted(ErrorKind::Protocol, BAD_PACKET)),
     }
     inbox.fill(HEADER_LEN).await?;
     match inbox.message(limit).await {
         Ok((_, body)) => Ok(body),
-        Err(InboxError::Length(_)) => Err(Ending::fatal(failure)),
+        Err(InboxError::Length(_)) => Err(Ending::counted(ErrorKind::AuthFailed, failure)),
         Err(error) => Err(error.into()),
     }
 }

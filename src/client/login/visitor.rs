@@ -14,6 +14,7 @@ use crate::client::admission::{Admission, Arriving, Guards, Listed};
 use crate::client::farewell::farewell;
 use crate::client::who::Who;
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::net::listen::Accepted;
 use crate::net::{PeerAddr, Stream};
 use crate::server::inbox::{Inbox, InboxError};
@@ -26,6 +27,8 @@ pub const ERROR_TEXT_MAX: usize = 127;
 
 /// The reason when a client has closed its side.
 pub const CLIENT_EOF: &str = "client unexpected eof";
+/// The reason when a client has said good-bye instead of logging in.
+pub const CLIENT_GOODBYE: &str = "client close request";
 /// The reason when a message is none that may come now.
 pub const BAD_PACKET: &str = "bad packet";
 
@@ -41,8 +44,13 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// Told this and closed; a long text is cut.
+    /// Told this and closed, for what it asked for is not to be had; a long text is cut.
     pub fn fatal(text: impl fmt::Display) -> Ending {
+        Ending::counted(ErrorKind::LoginRefused, text)
+    }
+
+    /// As [`Ending::fatal`], but counted as this.
+    pub fn counted(kind: ErrorKind, text: impl fmt::Display) -> Ending {
         let mut text = text.to_string();
         let mut len = text.len().min(ERROR_TEXT_MAX);
         // At zero at the latest.
@@ -50,7 +58,19 @@ impl Ending {
             len -= 1;
         }
         text.truncate(len);
-        Ending::Fatal(ClientError::with(text))
+        Ending::Fatal(ClientError::with(text).as_kind(kind))
+    }
+}
+
+impl Ending {
+    /// What it is counted as.
+    fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Ending::Unnoticed => None,
+            Ending::Gone(CLIENT_EOF | CLIENT_GOODBYE) => Some(ErrorKind::ClientLost),
+            Ending::Gone(_) => Some(ErrorKind::Protocol),
+            Ending::Fatal(error) => Some(error.kind),
+        }
     }
 }
 
@@ -220,8 +240,11 @@ impl<'a> Visitor<'a> {
         })
     }
 
-    /// Turns the client away: first the log, then the client.
+    /// Turns the client away: first the counts and the log, then the client.
     pub async fn turn_away(mut self, ending: Ending) {
+        if let Some(kind) = ending.kind() {
+            self.admission.errors().count(kind);
+        }
         match ending {
             Ending::Unnoticed => {}
             Ending::Gone(reason) => self.log_closing(&reason),

@@ -7,48 +7,61 @@ use crate::client::deliver::ServerFault;
 use crate::client::login::Replication;
 use crate::config::PoolMode;
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::net::stream::Stream;
 use crate::pool::lease::Lease;
 use crate::pool::ticket::Grant;
+use crate::server::conn::ServerLost;
 use crate::types::TxStatus;
 use crate::wire::build::{self, Severity};
 
 impl Session {
     /// The linked server can't be used any more.
-    pub(super) fn server_lost(&mut self, reason: &'static str) -> End {
+    pub(super) fn server_lost(&mut self, lost: &ServerLost) -> End {
+        self.close_server(lost.client_error())
+    }
+
+    fn close_server(&mut self, error: ClientError) -> End {
         if let State::Attached(lease) = std::mem::replace(&mut self.state, State::Idle) {
             let clean = lease.link.from_server.at_boundary();
             self.unlink();
-            lease.close(reason);
+            lease.close(&error.to_string());
             if !clean {
-                return End::Gone; // in the middle of a message nothing can be said
+                return End::Cut(Box::new(error));
             }
         }
-        End::told(ClientError::new(reason))
+        End::told(error)
     }
 
     pub(super) fn server_faulty(&mut self, fault: ServerFault) -> End {
-        self.server_lost(match fault {
+        let error = ClientError::new(match fault {
             ServerFault::BadHeader => "bad pkt header",
             ServerFault::Unexpected(_) => "unknown pkt",
-        })
+        });
+        self.close_server(error.as_kind(ErrorKind::ServerProtocol))
     }
 
     pub(super) fn refuse_transaction(&mut self) -> End {
-        self.server_lost("transaction blocks not allowed in statement pooling mode")
+        let error = ClientError::new("transaction blocks not allowed in statement pooling mode");
+        self.close_server(error.as_kind(ErrorKind::NotAllowed))
     }
 
     /// Takes the session apart: the server gets its verdict, the queue place is left; what remains is to be told to the client.
     pub fn end(mut self, end: End) -> Ending {
         let now = Instant::now();
-        self.card.end_waiting(now);
+        let waited = self.card.end_waiting(now);
         let mut mid_message = false;
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Attached(lease) => {
                 mid_message = !lease.link.from_server.at_boundary();
                 self.part(lease, &end, now);
             }
-            State::Waiting | State::Greeting { queued: true, .. } => self.leave_queue(now),
+            State::Waiting => {
+                let waited = waited.as_micros() as u64;
+                self.shard.gauges().waited(waited, false);
+                self.leave_queue(now);
+            }
+            State::Greeting { queued: true, .. } => self.leave_queue(now),
             State::Aligning(work) => drop(work),
             State::Listing(work) => drop(work),
             _ => {}
@@ -65,7 +78,12 @@ impl Session {
         let reason = match &end {
             End::Goodbye => "client close request".to_owned(),
             End::Gone => "client unexpected eof".to_owned(),
-            End::Told(error) => error.to_string(),
+            End::Told(error) | End::Cut(error) => error.to_string(),
+        };
+        let kind = match &end {
+            End::Goodbye => None,
+            End::Gone => Some(ErrorKind::ClientLost),
+            End::Told(error) | End::Cut(error) => Some(error.kind),
         };
         let farewell_is_empty = farewell.is_empty();
         Ending {
@@ -74,6 +92,7 @@ impl Session {
             told,
             is_over: farewell_is_empty && matches!(end, End::Goodbye),
             reason,
+            kind,
         }
     }
 
@@ -134,4 +153,6 @@ pub struct Ending {
     pub is_over: bool,
     /// As the log says it.
     pub reason: String,
+    /// What it is counted as, if that is an error.
+    pub kind: Option<ErrorKind>,
 }

@@ -10,8 +10,9 @@ use crate::client::forward::{Forward, Stop};
 use crate::client::login::Replication;
 use crate::client::statements::Counts;
 use crate::config::PoolMode;
-use crate::error::ClientError;
+use crate::metrics::PinReason;
 use crate::pool::lease::Lease;
+use crate::server::conn::ServerLost;
 use crate::types::TxStatus;
 use crate::wire::splice::Splice;
 use crate::wire::tag::from_client;
@@ -38,7 +39,7 @@ impl Session {
         let n = match lease.stream.poll_read(turn.cx, read) {
             Poll::Pending => return Ok(Flow::Wait),
             Poll::Ready(Ok(n)) if n > 0 => n,
-            Poll::Ready(_) => return Err(self.server_lost("server conn crashed?")),
+            Poll::Ready(_) => return Err(self.server_lost(&ServerLost::Gone)),
         };
         self.card.last_reply.set(turn.now);
         self.shard.count(|stats| stats.bytes_sent += n as u64);
@@ -88,13 +89,14 @@ impl Session {
         if findings.in_block && self.shard.link_rules().pool_mode == PoolMode::Statement {
             return Err(self.refuse_transaction());
         }
+        self.shard.gauges().to_client(bytes.len() as u64);
         self.write(turn.cx, bytes)?;
         if let State::Attached(lease) = &mut self.state
             && lease
                 .note_streamed(input.len(), findings.ready.is_some())
                 .is_err()
         {
-            return Err(self.server_lost("server conn crashed?"));
+            return Err(self.server_lost(&ServerLost::Gone));
         }
         if findings.parameters {
             self.card.set_params(self.params.clone());
@@ -116,6 +118,7 @@ impl Session {
         let status = lease.link.owed.status();
         self.card.status.set(status);
         if !lease.link.is_settled() {
+            self.note_pin(status);
             return;
         }
         lease.card.running.set(false);
@@ -123,6 +126,24 @@ impl Session {
         self.count_times(status, now);
         if free {
             self.release(now);
+        } else {
+            self.note_pin(status);
+        }
+    }
+
+    /// ReadyForQuery has come, and the server is not free: if no transaction goes on, that needs another reason.
+    #[cold]
+    fn note_pin(&self, status: TxStatus) {
+        let State::Attached(lease) = &self.state else {
+            return;
+        };
+        let is_pooled = self.shard.link_rules().pool_mode != PoolMode::Session;
+        if status == TxStatus::Idle && is_pooled && self.card.replication == Replication::None {
+            self.shard.gauges().pinned(if lease.link.owed.is_settled() {
+                PinReason::PartialMessage
+            } else {
+                PinReason::Pipeline
+            });
         }
     }
 
@@ -150,6 +171,13 @@ impl Session {
             stats.query_time += query_time;
             stats.xact_time += xact_time;
         });
+        let xact_time = xact.map(|_| xact_time);
+        let gauges = self.shard.gauges();
+        match (query, xact_time) {
+            (Some(_), xact_time) => gauges.query_ended(query_time, xact_time),
+            (None, Some(xact_time)) => gauges.transaction_ended(xact_time),
+            (None, None) => {}
+        }
     }
 
     /// The server is free: unless the client keeps it, it goes home.
@@ -162,6 +190,7 @@ impl Session {
             return;
         };
         if !lease.link.sql.is_known() {
+            self.shard.gauges().pinned(PinReason::SqlPrepared);
             return self.begin_listing(lease);
         }
         self.enter(State::Idle);
@@ -179,9 +208,7 @@ impl Session {
         let State::Attached(lease) = &mut self.state else {
             return Ok(Flow::Again);
         };
-        if !flush_server(lease, turn.cx)
-            .map_err(|_| End::told(ClientError::new("server conn crashed?")))?
-        {
+        if !flush_server(lease, turn.cx).map_err(|_| End::told(ServerLost::Gone.client_error()))? {
             return Ok(Flow::Wait);
         }
         if self.busy && self.held.len() >= AHEAD_MAX {
@@ -237,6 +264,9 @@ impl Session {
             stats.server_parse_count += counts.server_parses;
             stats.bind_count += counts.binds;
         });
+        let gauges = self.shard.gauges();
+        gauges.to_server(bytes.len() as u64);
+        gauges.prepared_hits(counts.hits);
         if written.is_err() {
             return self.server_hung_up(turn);
         }
@@ -281,6 +311,7 @@ impl Session {
         }
         turn.out.clear();
         deliver::settle(&mut lease.link, &mut self.statements, turn.out);
+        self.shard.gauges().to_client(turn.out.len() as u64);
         self.write(turn.cx, turn.out)
     }
 
@@ -295,7 +326,7 @@ impl Session {
             input.extend_from_slice(&chunk[..n]);
             self.deliver(turn, &input)?;
         }
-        Err(self.server_lost("server conn crashed?"))
+        Err(self.server_lost(&ServerLost::Gone))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{End, Flow, Session, State, Turn};
 use crate::config::PoolMode;
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::pool::lease::Lease;
 use crate::server::align::Listed;
 use crate::server::conn::{Outcome, ServerLost};
@@ -85,12 +86,14 @@ impl Session {
                 tracing::warn!("varcache_apply failed: {message}");
                 self.enter(State::Idle);
                 lease.give_back(turn.now);
-                return Err(End::told(ClientError::new("invalid server parameter")));
+                return Err(End::told(
+                    ClientError::new("invalid server parameter").as_kind(ErrorKind::Configuration),
+                ));
             }
             Err(lost) => {
                 self.enter(State::Idle);
                 lease.close(lost.reason());
-                return Err(End::told(ClientError::new(lost.reason())));
+                return Err(End::told(lost.client_error()));
             }
         }
         let space = &self.around.space;
@@ -154,15 +157,16 @@ impl Session {
                 return Ok(Flow::Again);
             }
             Ok(Listed::TooMany(many)) => {
-                ("too many statements", ClientError::with(many.to_string()))
+                let error = ClientError::with(many.to_string());
+                ("too many statements", error.as_kind(ErrorKind::NotAllowed))
             }
             Ok(Listed::Failed(message)) => {
                 let message = String::from_utf8_lossy(&message);
                 tracing::warn!("could not list prepared statements: {message}");
-                let reason = ServerLost::Unclear.reason();
-                (reason, ClientError::new(reason))
+                let lost = ServerLost::Unclear;
+                (lost.reason(), lost.client_error())
             }
-            Err(lost) => (lost.reason(), ClientError::new(lost.reason())),
+            Err(lost) => (lost.reason(), lost.client_error()),
         };
         lease.close(reason);
         Err(End::told(error))

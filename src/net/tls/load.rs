@@ -22,6 +22,7 @@ use tokio_rustls::rustls::{
 };
 use zeroize::Zeroizing;
 
+use super::expiry::Expiry;
 use super::verify::{ClientChain, ServerChain, Trust, Unchecked};
 use super::{ALPN_POSTGRESQL, ClientTls, ServerTls, SslMode, TlsError, TlsSettings};
 use super::{ciphers, protocols};
@@ -43,13 +44,13 @@ pub(super) fn client_tls(settings: &TlsSettings) -> Result<Option<ClientTls>, Tl
             "client_tls_sslmode requires client_tls_ca_file",
         ));
     }
-    let mut remarks = Vec::new();
+    let (mut remarks, mut expiries) = (Vec::new(), Vec::new());
     let (provider, versions) = provider(settings, &mut remarks)?;
-    let identity = identity(settings, &provider, &mut remarks)?;
+    let identity = identity(settings, &provider, &mut remarks, &mut expiries)?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions)
         .map_err(TlsError::Library)?;
-    let builder = match client_verifier(settings, &provider)? {
+    let builder = match client_verifier(settings, &provider, &mut expiries)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
@@ -63,6 +64,7 @@ pub(super) fn client_tls(settings: &TlsSettings) -> Result<Option<ClientTls>, Tl
         mode: settings.mode,
         config: Arc::new(config),
         remarks,
+        expiries,
     }))
 }
 
@@ -75,17 +77,17 @@ pub(super) fn server_tls(settings: &TlsSettings) -> Result<Option<ServerTls>, Tl
             "server_tls_key_file and server_tls_cert_file need each other",
         ));
     }
-    let mut remarks = Vec::new();
+    let (mut remarks, mut expiries) = (Vec::new(), Vec::new());
     let (provider, versions) = provider(settings, &mut remarks)?;
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions)
         .map_err(TlsError::Library)?
         .dangerous()
-        .with_custom_certificate_verifier(server_verifier(settings, &provider)?);
+        .with_custom_certificate_verifier(server_verifier(settings, &provider, &mut expiries)?);
     let mut config = if is_empty(&settings.cert_file) {
         builder.with_no_client_auth()
     } else {
-        let identity = identity(settings, &provider, &mut remarks)?;
+        let identity = identity(settings, &provider, &mut remarks, &mut expiries)?;
         builder.with_client_cert_resolver(Arc::new(identity))
     };
     config.enable_sni = settings.mode == SslMode::VerifyFull;
@@ -94,6 +96,7 @@ pub(super) fn server_tls(settings: &TlsSettings) -> Result<Option<ServerTls>, Tl
         mode: settings.mode,
         config: Arc::new(config),
         remarks,
+        expiries,
     }))
 }
 
@@ -168,8 +171,10 @@ fn identity(
     settings: &TlsSettings,
     provider: &CryptoProvider,
     remarks: &mut Vec<String>,
+    expiries: &mut Vec<Expiry>,
 ) -> Result<SingleCertAndKey, TlsError> {
     let chain = certificates(&settings.cert_file)?;
+    expiries.extend(Expiry::of_chain(&settings.cert_file, &chain));
     let key = private_key(&settings.key_file)?;
     let key = provider
         .key_provider
@@ -197,12 +202,13 @@ fn identity(
 fn client_verifier(
     settings: &TlsSettings,
     provider: &Arc<CryptoProvider>,
+    expiries: &mut Vec<Expiry>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
     let mandatory = settings.mode.verifies();
     if is_empty(&settings.ca_file) && !mandatory {
         return Ok(None);
     }
-    let trust = trust(&settings.ca_file, provider)?;
+    let trust = trust(&settings.ca_file, provider, expiries)?;
     let mut builder =
         WebPkiClientVerifier::builder_with_provider(Arc::clone(&trust.roots), Arc::clone(provider));
     if trust.pinned.is_empty() {
@@ -224,6 +230,7 @@ fn client_verifier(
 fn server_verifier(
     settings: &TlsSettings,
     provider: &CryptoProvider,
+    expiries: &mut Vec<Expiry>,
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     if !settings.mode.verifies() {
         return Ok(Arc::new(Unchecked {
@@ -231,19 +238,24 @@ fn server_verifier(
         }));
     }
     Ok(Arc::new(ServerChain {
-        trust: trust(&settings.ca_file, provider)?,
+        trust: trust(&settings.ca_file, provider, expiries)?,
         check_name: settings.mode == SslMode::VerifyFull,
     }))
 }
 
 /// The authorities of a CA file, or the system's if there is no file.
-fn trust(ca_file: &Path, provider: &CryptoProvider) -> Result<Trust, TlsError> {
+fn trust(
+    ca_file: &Path,
+    provider: &CryptoProvider,
+    expiries: &mut Vec<Expiry>,
+) -> Result<Trust, TlsError> {
     let mut roots = RootCertStore::empty();
     let mut pinned = Vec::new();
     if is_empty(ca_file) {
         add_system_roots(&mut roots)?;
     } else {
         pinned = certificates(ca_file)?;
+        expiries.extend(Expiry::of_authorities(ca_file, &pinned));
         for cert in &pinned {
             roots
                 .add(cert.clone())

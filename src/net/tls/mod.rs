@@ -6,9 +6,10 @@
 //! the login's business.
 //!
 //! Files: `load` (settings and PEM files into configurations), `protocols` and `ciphers` (OpenSSL's
-//! lists), `verify` (judging peers), `names` (what certificates say).
+//! lists), `verify` (judging peers), `names` (what certificates say), `expiry` (until when).
 
 mod ciphers;
+mod expiry;
 mod load;
 mod names;
 mod protocols;
@@ -29,6 +30,7 @@ use tokio_rustls::rustls::{ClientConfig, CommonState, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::stream::Stream;
+pub use expiry::Expiry;
 pub use names::CertificateNames;
 
 /// The first byte of a TLS handshake, where a start-up packet begins with zero: direct TLS.
@@ -197,6 +199,7 @@ pub struct ClientTls {
     mode: SslMode,
     config: Arc<ServerConfig>,
     remarks: Vec<String>,
+    expiries: Vec<Expiry>,
 }
 
 impl ClientTls {
@@ -217,6 +220,11 @@ impl ClientTls {
     pub fn remarks(&self) -> &[String] {
         &self.remarks
     }
+
+    /// Until when the files of certificates that were read are good.
+    pub fn expiries(&self) -> &[Expiry] {
+        &self.expiries
+    }
 }
 
 /// TLS towards PostgreSQL servers, ready to use.
@@ -225,6 +233,7 @@ pub struct ServerTls {
     mode: SslMode,
     config: Arc<ClientConfig>,
     remarks: Vec<String>,
+    expiries: Vec<Expiry>,
 }
 
 impl ServerTls {
@@ -244,6 +253,11 @@ impl ServerTls {
     /// What was asked for in the settings but cannot be had. To be logged as warnings.
     pub fn remarks(&self) -> &[String] {
         &self.remarks
+    }
+
+    /// Until when the files of certificates that were read are good.
+    pub fn expiries(&self) -> &[Expiry] {
+        &self.expiries
     }
 }
 

@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use super::{PoolMail, Shard};
 use crate::error::ClientError;
+use crate::metrics::{ErrorKind, PinReason, WaitReason};
 use crate::net::dial::Target;
 use crate::pool::budget::{Denied, Slot, Welcome, Wish};
 use crate::pool::core::Wear;
 use crate::pool::lease::Lease;
 use crate::pool::ticket::{Grant, Ticket};
+use crate::pool::why::Standing;
 use crate::server::conn::ServerState;
 use crate::server::connect::{ConnectError, Fresh};
 use crate::types::ConnId;
@@ -44,6 +46,26 @@ impl Shard {
         };
         self.dedicated.borrow_mut().insert(client, waiting);
         self.pump_dedicated(now);
+        self.gauges.wait_began(self.why_dedicated(client));
+    }
+
+    /// Why a client waits for a server of its own: if none is being connected, it is not that.
+    pub fn why_dedicated(&self, client: ConnId) -> WaitReason {
+        let is_coming = self
+            .dedicated
+            .borrow()
+            .get(&client)
+            .is_none_or(|dedicated| dedicated.wish.is_none());
+        let standing = Standing {
+            coming: usize::from(is_coming),
+            ..self.standing()
+        };
+        standing.reason(0)
+    }
+
+    /// The clients that wait for servers of their own.
+    pub fn waiting_dedicated(&self) -> Vec<ConnId> {
+        self.dedicated.borrow().keys().copied().collect()
     }
 
     /// Opens connections for those that have none under way; a resting server of the pool makes room.
@@ -65,8 +87,13 @@ impl Shard {
                     dedicated.wish = None;
                     self.dial_for(slot, attempt, Some(*client), &dedicated.startup);
                 }
-                Err(Denied::Pool) => return self.make_room_in_pool(),
-                Err(denied) => return self.make_room(denied),
+                Err(denied) => {
+                    self.gauges.was_denied(denied.into());
+                    return match denied {
+                        Denied::Pool => self.make_room_in_pool(),
+                        denied => self.make_room(denied),
+                    };
+                }
             }
         }
     }
@@ -146,11 +173,13 @@ impl Shard {
             Some(pooled) => {
                 self.core.borrow_mut().lend_new();
                 pooled.server.card.state.set(ServerState::Active);
+                self.gauges.pinned(PinReason::Replication);
                 let lease = Lease::new(pooled, self.clone(), Wear::Worn);
                 ticket.give(Grant::Server(lease));
             }
             None => {
-                let error = ClientError::new("server conn crashed?");
+                let error =
+                    ClientError::new("server conn crashed?").as_kind(ErrorKind::ServerUnavailable);
                 ticket.give(Grant::Refused(Box::new(error)));
             }
         }

@@ -70,7 +70,10 @@ impl Shard {
             match self.try_dial(now) {
                 Try::Begun => {}
                 Try::NotNow => return,
-                Try::Denied(limit) => return self.make_room(limit),
+                Try::Denied(limit) => {
+                    self.gauges.was_denied(limit.into());
+                    return self.make_room(limit);
+                }
             }
         }
     }
@@ -155,6 +158,7 @@ impl Shard {
         let dialing = Dialing {
             target: target.clone(),
             since: SystemTime::now(),
+            begun: Instant::now(),
             dedicated,
         };
         self.dials.borrow_mut().insert(id, dialing);
@@ -204,9 +208,13 @@ impl Shard {
             ..
         } = dialed;
         drop(attempt);
-        self.dials.borrow_mut().remove(&id);
-        if result.is_err() {
+        let dialing = self.dials.borrow_mut().remove(&id);
+        if let Err(error) = &result {
+            self.around.errors.count(error.kind());
             self.recipe().note_failure(&self.share, &target);
+        } else if let Some(dialing) = dialing {
+            let took = now.saturating_duration_since(dialing.begun);
+            self.gauges.connected(took.as_micros() as u64);
         }
         if let Some(client) = dedicated {
             return self.dialed_dedicated(client, id, epoch, slot, target, result, now);

@@ -191,6 +191,8 @@ impl House {
                 workers,
                 post: post.clone(),
                 logins: tokio::runtime::Handle::current(),
+                errors: Arc::default(),
+                gone: Cell::default(),
                 space: Rc::new(ParamSpace {
                     tracked: Arc::new(Tracked::new(&[])),
                     interner: RefCell::new(Interner::default()),

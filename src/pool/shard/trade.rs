@@ -56,6 +56,7 @@ impl Shard {
     fn send_away(&self, other: WorkerId, pooled: Box<Pooled>) {
         let Pooled { server, slot } = *pooled;
         self.drop_card(server.card.id);
+        self.gauges.gave();
         match server.detach() {
             Ok(travelling) => (self.around.post)(
                 other,
@@ -120,6 +121,7 @@ impl Shard {
     pub fn receive(self: &Rc<Self>, server: TravelingServer, slot: Slot, now: Instant) {
         match server.attach(self.space()) {
             Ok(server) => {
+                self.gauges.took();
                 self.cards.borrow_mut().push(server.card.clone());
                 self.come_home(Box::new(Pooled { server, slot }), now, Way::Received);
             }

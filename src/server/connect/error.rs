@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::ClientError;
+use crate::metrics::ErrorKind;
 use crate::wire::read::ErrorFields;
 
 /// SQLSTATE cannot_connect_now: the server is starting up, shutting down or recovering, and another try is sensible.
@@ -63,6 +64,16 @@ impl ConnectError {
             } => ClientError::relayed(sqlstate.as_deref(), message),
             ConnectError::Login(text) => ClientError::with(text.clone()),
             ConnectError::Network(text) | ConnectError::Protocol(text) => ClientError::new(text),
+        }
+        .as_kind(ErrorKind::ServerUnavailable)
+    }
+
+    /// What the failed attempt is counted as.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ConnectError::Refused { .. } | ConnectError::Login(_) => ErrorKind::ServerLoginFailed,
+            ConnectError::Network(_) => ErrorKind::ServerConnectFailed,
+            ConnectError::Protocol(_) => ErrorKind::ServerProtocol,
         }
     }
 

@@ -11,6 +11,8 @@ mod hba;
 mod ldap;
 mod limits;
 mod load_balance;
+mod measures;
+mod logs;
 mod modes;
 mod operate;
 mod pam;
@@ -27,7 +29,9 @@ mod statistics;
 mod systemd;
 mod timeouts;
 mod tls;
+mod tune;
 mod userlist;
+mod watch;
 
 use crate::fixture::{Cluster, Ini};
 use crate::proto::Conn;

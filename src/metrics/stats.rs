@@ -1,7 +1,4 @@
-//! Counters of one worker, merged when somebody reads them.
-//!
-//! A worker adds to its own [`Stats`] without a lock; the operator's side asks every worker for a copy and adds these up. The
-//! meaning of each counter is PgBouncer's (`SHOW STATS`).
+//! What PgBouncer counts too (`SHOW STATS`), in its words and with its meaning.
 
 use std::ops::{Add, AddAssign};
 

@@ -51,5 +51,8 @@ s3_binary() {
 # The pooler of this tree: compiled here, where the crates and the cache are, and packaged as users' builds are.
 build_pooler() {
   check "pgweir builds" timeout 1500 cargo build --release --locked --manifest-path "$ROOT_DIR/Cargo.toml" || exit 1
+  # Where the image's build looks for it.
+  local built=${CARGO_TARGET_DIR:-$ROOT_DIR/target}/release/pgweir
+  [[ $built -ef $ROOT_DIR/target/release/pgweir ]] || install -D "$built" "$ROOT_DIR/target/release/pgweir"
   build pgweir pgweir
 }

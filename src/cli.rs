@@ -1,5 +1,5 @@
-//! The command line: `pgweir [-q] [-v…] [-d] [-u USER] [-V] [-h] FILE`, `pgweir check FILE`, `pgweir userlist --from …`,
-//! and `pgweir tune --ram …`.
+//! The command line: `pgweir [-q] [-v…] [-d] [-u USER] [-V] [-h] FILE`, `pgweir check FILE`, `pgweir healthcheck [FILE]`,
+//! `pgweir userlist --from …`, and `pgweir tune --ram …`.
 //!
 //! Options, texts and exit codes are PgBouncer's, so that its service files and scripts work. Called by the name `pgbouncer`,
 //! the program has PgBouncer's help and version too, and no other commands. A pure function from arguments to what is asked for;
@@ -16,6 +16,8 @@ use crate::tune::Machine;
 
 /// The word that asks for a check instead of a run. A file of this name is reached as `./check`.
 const CHECK: &str = "check";
+/// The word that asks how a running process is. A file of this name is reached as `./healthcheck`.
+const HEALTHCHECK: &str = "healthcheck";
 /// The word that asks for an `auth_file` to be made. A file of this name is reached as `./userlist`.
 const USERLIST: &str = "userlist";
 /// The word that asks for settings for PostgreSQL. A file of this name is reached as `./tune`.
@@ -40,10 +42,55 @@ pub enum Command {
         /// The configuration file.
         file: PathBuf,
     },
+    /// Ask a running process how it is.
+    Healthcheck(Healthcheck),
     /// Write an `auth_file` from the roles of a server.
     Userlist(Userlist),
     /// Print settings for PostgreSQL.
     Tune(Machine),
+}
+
+/// What to ask a running process, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Parser)]
+#[command(name = "pgweir healthcheck", disable_version_flag = true)]
+pub struct Healthcheck {
+    /// The configuration file that it was started with; without one, its settings are taken from the environment alone.
+    #[arg(value_name = "CONFIG_FILE")]
+    pub file: Option<PathBuf>,
+    /// Can it serve a new client? (the default)
+    #[arg(long, conflicts_with_all = ["live", "startup"])]
+    pub ready: bool,
+    /// Do its threads answer?
+    #[arg(long, conflicts_with = "startup")]
+    pub live: bool,
+    /// Has it started?
+    #[arg(long)]
+    pub startup: bool,
+    /// Ask there, whatever the configuration says: http://host:port/readyz
+    #[arg(long, value_name = "URL", conflicts_with_all = ["file", "ready", "live", "startup"])]
+    pub url: Option<String>,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Can it serve a new client?
+    Ready,
+    /// Do its threads answer?
+    Live,
+    /// Has it started?
+    Startup,
+}
+
+impl Healthcheck {
+    /// What is asked.
+    pub fn probe(&self) -> Probe {
+        match (self.live, self.startup) {
+            (true, _) => Probe::Live,
+            (_, true) => Probe::Startup,
+            _ => Probe::Ready,
+        }
+    }
 }
 
 /// Which roles to write, from where and to where.
@@ -148,6 +195,7 @@ where
 /// A command that PgBouncer does not have, with options of its own.
 fn own_command(word: &OsStr, args: &[OsString]) -> Option<Result<Command, Stop>> {
     let parsed = match word.to_str()? {
+        HEALTHCHECK => Healthcheck::try_parse_from(args).map(Command::Healthcheck),
         USERLIST => Userlist::try_parse_from(args).map(Command::Userlist),
         TUNE => Machine::try_parse_from(args).map(Command::Tune),
         _ => return None,
@@ -254,6 +302,7 @@ impl Program {
             false => (
                 format!(
                     "  {program} check CONFIG_FILE
+  {program} healthcheck [--ready | --live | --startup] [CONFIG_FILE]
   {program} userlist --from 'CONNECTION STRING' [--output FILE] [ROLE]...
   {program} tune --ram SIZE --cpus NUMBER [--disks KIND:NUMBER] [--connections NUMBER] [--version NUMBER]
 "
@@ -282,9 +331,9 @@ Options:
 }
 
 const HELP_REMARKS: &str = "CONFIG_FILE is an ini file as PgBouncer's, or a TOML file if its name ends in .toml.
-\"check\" looks it over without starting. \"userlist\" writes an auth_file from the roles of a server; a password
-for it may be in PGPASSWORD. \"tune\" prints settings for PostgreSQL on a machine. Files of these names are reached as
-./check and so on.";
+\"check\" looks it over without starting. \"healthcheck\" asks the process that runs with it how it is. \"userlist\" writes
+an auth_file from the roles of a server; a password for it may be in PGPASSWORD. \"tune\" prints settings for PostgreSQL
+on a machine. Files of these names are reached as ./check and so on.";
 
 /// An option that is none, or that could be several.
 fn unknown(option: &str) -> String {
@@ -462,7 +511,7 @@ mod tests {
             super::parse(args).map(|cli| cli.command)
         };
         let path = "/usr/sbin/pgbouncer";
-        for word in ["check", "userlist"] {
+        for word in ["check", "healthcheck", "userlist"] {
             let expected = Ok(Command::Run(run(word)));
             assert_eq!(parse(&format!("{path} {word}")), expected);
         }
@@ -475,6 +524,28 @@ mod tests {
         assert!(version.starts_with("PgBouncer 1.26.1\n"), "{version}");
         let help = parse("pgbouncer -h").unwrap_err().text;
         assert!(!help.contains("check"), "{help}");
+    }
+
+    #[test]
+    fn healthchecks() {
+        let parse = |words: &str| parse_words(&format!("healthcheck {words}"));
+        let of = |words: &str| match parse(words) {
+            Ok(Command::Healthcheck(wanted)) => (wanted.probe(), wanted.file.is_some()),
+            other => panic!("{words}: {other:?}"),
+        };
+        assert_eq!(of(""), (Probe::Ready, false));
+        assert_eq!(of("--ready a.ini"), (Probe::Ready, true));
+        assert_eq!(of("a.ini --live"), (Probe::Live, true));
+        assert_eq!(of("--startup"), (Probe::Startup, false));
+        for words in [
+            "--live --startup",
+            "--live --ready",
+            "a b",
+            "--url x --live",
+        ] {
+            assert_eq!(parse(words).unwrap_err().code, 1, "{words}");
+        }
+        assert_eq!(parse("--help").unwrap_err().code, 0);
     }
 
     #[test]

@@ -10,6 +10,10 @@ pub const PROTOCOL_VIOLATION: &str = "08P01";
 /// SQLSTATE query_canceled.
 pub const QUERY_CANCELED: &str = "57014";
 
+/// SQLSTATE admin_shutdown: drivers know that they have to connect anew, and poolers of their own that what was not answered may be
+/// tried again.
+pub const ADMIN_SHUTDOWN: &str = "57P01";
+
 /// An error meant for a client: it is shown to the client as FATAL, and logged as `pooler error: …`.
 #[derive(Clone, Debug)]
 pub struct ClientError {
@@ -39,6 +43,20 @@ impl ClientError {
             text: Cow::Borrowed(text.as_bytes()),
             kind: ErrorKind::Protocol,
         }
+    }
+
+    /// The process ends. In PostgreSQL's words, which drivers know.
+    pub const fn shutdown() -> ClientError {
+        ClientError {
+            sqlstate: Cow::Borrowed(ADMIN_SHUTDOWN),
+            text: Cow::Borrowed(b"terminating connection due to administrator command"),
+            kind: ErrorKind::PoolerShutdown,
+        }
+    }
+
+    /// Whether it is [`ClientError::shutdown`], and not a server's error in the same words.
+    pub fn is_shutdown(&self) -> bool {
+        self.kind == ErrorKind::PoolerShutdown && self.sqlstate == ADMIN_SHUTDOWN
     }
 
     /// As [`ClientError::new`] with a text made at run time.

@@ -11,7 +11,7 @@
 //! | [`pool`] | who gets which server, and when: a pure core, the budget all workers share, shards, leases |
 //! | [`client`] | one connected client: login, greeting, session, prepared statements |
 //! | [`worker`] | a thread that is a small, complete pooler |
-//! | [`admin`] | the operator's console: commands and `SHOW` |
+//! | [`admin`] | the operator's console: commands and `SHOW`; metrics, health and the status page |
 //! | [`app`] | building the parts and joining them: start, reload, shutdown |
 //! | [`config`] | what was written (ini, TOML, environment) and what it means; one table of settings |
 //! | [`logs`], [`process`] | log lines and where they go; pid file, user, signals, cores |
@@ -37,7 +37,7 @@
 //! Every [`worker`] has an executor ([`worker::executor`]) and a reactor ([`net::reactor`]) of its own, and owns its clients and its
 //! [`pool::shard::Shard`]s; nothing in it is locked. Accepting, TLS handshakes and password proofs, and logging in to servers, run on the login threads, which are nicer than the workers, so that
 //! a storm of logins does not delay running queries. Signals, the configuration and the console live on the main thread and speak to
-//! the workers by message ([`worker::mail`]). All that workers share is the [`pool::budget`] (atomic counters; limits hold exactly over
+//! the workers by message ([`worker::mail`]); so does HTTP ([`admin::http`]), on a thread of its own that is there if it is wanted. All that workers share is the [`pool::budget`] (atomic counters; limits hold exactly over
 //! all workers) and the [`server::prepared::StatementCache`], which is locked when a statement is named, never when it is used.
 //! Workers trade servers: one with nobody waiting, or whose clients have waited less by [`pool::shard::TRADE_SLACK`], sends a server
 //! that comes free to the worker whose client has waited longest.

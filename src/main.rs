@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Ok(cli) => match cli.command {
             Command::Run(run) => app::run(run),
             Command::Check { file } => check(&file),
+            Command::Healthcheck(wanted) => app::healthcheck::run(&wanted),
             Command::Userlist(wanted) => app::userlist::run(&wanted),
             Command::Tune(machine) => tune(&machine),
         },

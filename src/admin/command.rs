@@ -274,6 +274,7 @@ fn shutdown_mode(argument: Option<&str>) -> Option<ShutdownMode> {
         None => Some(ShutdownMode::Immediate),
         Some("wait_for_servers") => Some(ShutdownMode::WaitForServers),
         Some("wait_for_clients") => Some(ShutdownMode::WaitForClients),
+        Some("drain") => Some(ShutdownMode::Drain),
         Some(_) => None,
     }
 }

@@ -40,6 +40,8 @@ pub struct Desk {
     consoles: Mutex<Vec<Console>>,
     /// The book of statistics, this program's and the console's own.
     averages: Mutex<Averages>,
+    /// Whose turn it is to ask for rows and enter them in the book.
+    turn: tokio::sync::Mutex<()>,
     /// Consoles opened so far.
     logins: AtomicU64,
     /// Those of them that have asked for something.
@@ -81,6 +83,7 @@ impl Desk {
         Desk {
             consoles: Mutex::default(),
             averages: Mutex::new(Averages::new(now)),
+            turn: tokio::sync::Mutex::default(),
             logins: AtomicU64::new(0),
             used: AtomicU64::new(0),
             answering: AtomicU64::new(0),
@@ -167,17 +170,13 @@ impl Desk {
             .is_some()
     }
 
-    /// Ends a period of the statistics; to be called every stats_period with the rows of all pools but the console's. What is
-    /// returned prints as the line of the log.
-    pub fn tick(&self, now: Instant, pools: Vec<PoolRow>) -> Period {
-        let pools = self.with_own(pools);
-        self.averages.lock().tick(now, &pools)
-    }
-
-    /// SHOW STATS: totals and averages per database, from the rows of all pools but the console's.
-    pub fn stats(&self, now: Instant, pools: Vec<PoolRow>) -> Report {
-        let pools = self.with_own(pools);
-        self.averages.lock().report(now, &pools)
+    /// Waits for a turn with the book of statistics. To be had before the rows that are entered are asked for: rows that are older
+    /// than those entered before would look like pools that are gone.
+    pub async fn turn(&self) -> Turn<'_> {
+        Turn {
+            desk: self,
+            _turn: self.turn.lock().await,
+        }
     }
 
     /// SHOW TOP: every pool but the console's by itself, from the rows of these.
@@ -191,6 +190,27 @@ impl Desk {
     fn with_own(&self, mut pools: Vec<PoolRow>) -> Vec<PoolRow> {
         pools.push(self.pool_row());
         pools
+    }
+}
+
+/// A turn with the book of statistics; the next one's begins when it is dropped.
+pub struct Turn<'a> {
+    desk: &'a Desk,
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// Ends a period of the statistics; to be called every stats_period with the rows of all pools but the console's. What is
+    /// returned prints as the line of the log.
+    pub fn tick(&self, now: Instant, pools: Vec<PoolRow>) -> Period {
+        let pools = self.desk.with_own(pools);
+        self.desk.averages.lock().tick(now, &pools)
+    }
+
+    /// SHOW STATS: totals and averages per database, from the rows of all pools but the console's.
+    pub fn stats(&self, now: Instant, pools: Vec<PoolRow>) -> Report {
+        let pools = self.desk.with_own(pools);
+        self.desk.averages.lock().report(now, &pools)
     }
 }
 
@@ -273,20 +293,21 @@ mod tests {
         );
     }
 
-    #[test]
-    fn the_consoles_own_logins_are_in_the_statistics() {
+    #[tokio::test]
+    async fn the_consoles_own_logins_are_in_the_statistics() {
         let start = Instant::now();
         let desk = Desk::new(start);
         let seat = desk.enter(&user(Role::Admin, 1));
         seat.touch(SystemTime::now());
-        let line = desk
+        let turn = desk.turn().await;
+        let line = turn
             .tick(start + Duration::from_secs(1), Vec::new())
             .to_string();
         assert!(
             line.starts_with("stats: 1 xacts/s, 1 queries/s, ")
                 && line.contains(", 1 client logins/s, ")
         );
-        let report = desk.stats(start + Duration::from_secs(1), Vec::new());
+        let report = turn.stats(start + Duration::from_secs(1), Vec::new());
         assert_eq!(report.databases[0].0, CONSOLE);
     }
 }

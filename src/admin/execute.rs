@@ -166,7 +166,7 @@ const COMMANDS: [&str; 13] = [
     "KILL [database]",
     "KILL_CLIENT id",
     "SHUTDOWN",
-    "SHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS",
+    "SHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS|DRAIN",
 ];
 
 /// Says in the log what is about to be done. Looking and SET leave no line, as in PgBouncer.
@@ -181,6 +181,7 @@ fn log(command: &Command) {
         (Command::Shutdown(ShutdownMode::WaitForClients), None) => {
             info!("SHUTDOWN WAIT_FOR_CLIENTS command issued");
         }
+        (Command::Shutdown(ShutdownMode::Drain), None) => info!("SHUTDOWN DRAIN command issued"),
         (_, None) => info!("{verb} command issued"),
     }
 }
@@ -218,7 +219,8 @@ fn exists<O: Operator>(operator: &O, db: &str, verb: &'static str) -> Result<(),
 fn can_resume<O: Operator>(operator: &O, db: Option<&str>) -> Result<(), CommandError> {
     let state = operator.state();
     match db {
-        None if state.shutting_down => Err(CommandError::ShuttingDown),
+        // A drain serves whoever waits, also behind a pause.
+        None if state.shutting_down && !state.draining => Err(CommandError::ShuttingDown),
         None if !state.paused => Err(CommandError::NotPaused),
         None => Ok(()),
         Some(CONSOLE) => Err(CommandError::DatabaseNotPaused(CONSOLE.to_owned())),

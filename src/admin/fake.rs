@@ -139,7 +139,7 @@ impl Operator for Fake {
         self.users.clone()
     }
 
-    async fn lists(&self) -> Lists {
+    fn lists(&self, _: &[PoolRow]) -> Lists {
         self.lists
     }
 

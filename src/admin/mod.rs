@@ -9,6 +9,7 @@
 //! | [`execute`] | one command: its checks, its line in the log, its effect |
 //! | [`operator`] | what the console asks of the rest of the program |
 //! | [`desk`] | the open consoles and the statistics book, shared by all consoles |
+//! | [`http`] | metrics, health and the status page |
 //! | [`averages`] | totals and averages per database, pure |
 //! | [`rows`], [`show`], [`table`] | what `SHOW` is told, its layouts, and how rows are encoded |
 //!
@@ -21,6 +22,7 @@ pub mod desk;
 pub mod error;
 pub mod execute;
 pub mod extended;
+pub mod http;
 pub mod operator;
 pub mod request;
 pub mod rights;

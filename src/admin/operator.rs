@@ -24,6 +24,8 @@ pub enum ShutdownMode {
     WaitForServers,
     /// When all clients have left.
     WaitForClients,
+    /// When all clients have been closed where they lose nothing, or at `drain_deadline`.
+    Drain,
 }
 
 /// What holds for the whole program.
@@ -33,6 +35,8 @@ pub struct GlobalState {
     pub paused: bool,
     /// The end has been asked for.
     pub shutting_down: bool,
+    /// The end that has been asked for is a drain.
+    pub draining: bool,
 }
 
 /// What holds for one database.
@@ -86,8 +90,8 @@ pub trait Operator {
     fn databases(&self) -> impl Future<Output = Vec<DatabaseRow>>;
     /// Every known user, in any order.
     fn users(&self) -> impl Future<Output = Vec<UserRow>>;
-    /// The rest of SHOW LISTS.
-    fn lists(&self) -> impl Future<Output = Lists>;
+    /// The rest of SHOW LISTS, beside these rows of [`Operator::pools`].
+    fn lists(&self, pools: &[PoolRow]) -> Lists;
     /// Every peer with its connections, in any order.
     fn peer_pools(&self) -> impl Future<Output = Vec<PeerPoolRow>>;
     /// Every remembered host name, in any order.

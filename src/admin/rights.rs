@@ -111,7 +111,7 @@ mod tests {
             "RECONNECT; RECONNECT db",
             "KILL; KILL db",
             "WAIT_CLOSE; WAIT_CLOSE db",
-            "SHUTDOWN; SHUTDOWN WAIT_FOR_SERVERS; SHUTDOWN WAIT_FOR_CLIENTS",
+            "SHUTDOWN; SHUTDOWN WAIT_FOR_SERVERS; SHUTDOWN WAIT_FOR_CLIENTS; SHUTDOWN DRAIN",
         ] {
             check(text, false);
         }

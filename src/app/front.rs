@@ -90,7 +90,8 @@ async fn drain(app: &Arc<App>, mut listener: Listener) {
     }
     let in_force = app.in_force();
     let tcp = &in_force.blueprint.tcp;
-    if in_force.blueprint.config.settings.so_reuseport {
+    // In a drain somebody else listens as well, behind a load balancer.
+    if in_force.blueprint.config.settings.so_reuseport || app.is_draining() {
         if let Err(error) = listener.refuse_new() {
             tracing::debug!("{} goes on being chosen: {error}", listener.name());
         }

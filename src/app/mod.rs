@@ -4,12 +4,16 @@
 //! the files about who may come from where, and [`check`] looks all of that over without starting; `doors` listens, `front`
 //! accepts connections and hands logged-in clients to workers; `inquiry` asks a pool who a user is; `cancel` follows cancel
 //! requests, to `peers` if need be; `office` is what the operator's side works with: reload, pause, shutdown, and the rows of
-//! every `SHOW`; `filewatch` has a reload made when files change. Beside all this, [`userlist`] is a command of its own, and `source` reads its connection string.
+//! every `SHOW`; `filewatch` has a reload made when files change; `web` serves metrics and health on a thread of its own, and
+//! `vitals` tells it how we are. Beside all this, [`healthcheck`] asks another process how it is, [`userlist`] is a command of its
+//! own, and `source` reads its connection string.
 
 mod cancel;
 mod doors;
+mod drain;
 mod filewatch;
 mod front;
+pub mod healthcheck;
 mod inquiry;
 mod office;
 mod parts;
@@ -18,16 +22,18 @@ mod rules;
 mod source;
 mod start;
 pub mod userlist;
+mod vitals;
+mod web;
 
 pub use rules::check;
 pub use start::run;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin;
 use crate::admin::operator::ShutdownMode;
@@ -59,6 +65,8 @@ pub struct Orders {
     pub paused_databases: Vec<String>,
     /// The end has been asked for.
     pub shutdown: Option<ShutdownMode>,
+    /// A signal has asked for it: a second one is not to be waited for.
+    pub signalled: bool,
 }
 
 /// Everything that the front and the operator's side share.
@@ -85,6 +93,14 @@ pub struct App {
     acquaintances: Mutex<Acquaintances>,
     consoles: admin::desk::Desk,
     console_arrivals: mpsc::UnboundedSender<Box<ConsoleLogin>>,
+    /// Has begun to serve.
+    started: AtomicBool,
+    /// To the main thread: whoever it answers knows that it is not stuck.
+    pings: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    /// Metrics and health over HTTP.
+    web: web::Web,
+    /// Which servers could be connected to when health was asked for last.
+    hosts: vitals::Hosts,
     logs: LogHandle,
     /// How reloads have gone. Locked to note one, and to tell.
     reloads: Mutex<Reloads>,

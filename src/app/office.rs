@@ -20,6 +20,7 @@ use crate::error::ClientError;
 use crate::metrics::measures::merge_pools;
 use crate::metrics::{self, ErrorKind, Limit, Measures, PoolMeasures};
 use crate::net::tls::Expiry;
+use crate::process::Signal;
 use crate::types::{ConnId, PoolKey};
 use crate::worker::mail::{Control, Mail, Scope};
 use crate::worker::measures::merge_queues;
@@ -144,6 +145,7 @@ impl App {
         self.renew_pools(&before, &after, tls);
         self.forget_autodbs(&after.blueprint.config);
         self.tell_workers(|| Control::Apply(after.blueprint.clone()));
+        self.web.follow(&after.blueprint.config.settings);
         self.ensure_pools();
         Ok(())
     }
@@ -233,7 +235,7 @@ impl App {
     }
 
     /// Asks every worker, and gathers the answers; a worker that has ended has none.
-    async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Control) -> Vec<T> {
+    pub(super) async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Control) -> Vec<T> {
         let mut answers = Vec::new();
         for mailbox in &self.mailboxes {
             let (reply, answer) = oneshot::channel();
@@ -247,7 +249,10 @@ impl App {
         gathered
     }
 
-    async fn ask_rows<T>(&self, question: impl Fn(oneshot::Sender<Vec<T>>) -> Control) -> Vec<T> {
+    pub(super) async fn ask_rows<T>(
+        &self,
+        question: impl Fn(oneshot::Sender<Vec<T>>) -> Control,
+    ) -> Vec<T> {
         self.ask(question).await.into_iter().flatten().collect()
     }
 
@@ -311,11 +316,19 @@ impl App {
 
     /// Begins the end of the process; [`super::start`] waits for it.
     pub(super) fn begin_shutdown(&self, mode: ShutdownMode) {
-        self.admission.set_entrance(match mode {
-            ShutdownMode::WaitForClients => Entrance::Arrived,
-            ShutdownMode::WaitForServers | ShutdownMode::Immediate => Entrance::Closed,
-        });
+        if self.is_draining() && mode != ShutdownMode::Immediate {
+            return; // which comes to an end by itself, and soon
+        }
+        match mode {
+            // Closes its doors later.
+            ShutdownMode::Drain => self.notifier.stopping(),
+            ShutdownMode::WaitForClients => self.admission.set_entrance(Entrance::Arrived),
+            ShutdownMode::WaitForServers | ShutdownMode::Immediate => {
+                self.admission.set_entrance(Entrance::Closed)
+            }
+        }
         self.order(|orders| orders.shutdown = Some(mode));
+        self.web.leave(&self.config_now().settings);
         if mode == ShutdownMode::WaitForServers {
             self.begin_pause(None);
             self.tell_workers(|| {
@@ -324,6 +337,19 @@ impl App {
                 )
             });
         }
+    }
+
+    /// A signal has come; whether one has asked for the end before.
+    pub(super) fn note_signal(&self, signal: Signal) -> bool {
+        let mut orders = self.orders.lock();
+        let before = orders.signalled;
+        orders.signalled |= matches!(signal, Signal::Term | Signal::Int);
+        before
+    }
+
+    /// The end that has been asked for is a drain.
+    pub(super) fn is_draining(&self) -> bool {
+        self.orders.lock().shutdown == Some(ShutdownMode::Drain)
     }
 
     /// Every database, configured or in use, without the console's own.
@@ -353,6 +379,7 @@ impl Operator for App {
         GlobalState {
             paused: orders.paused,
             shutting_down: orders.shutdown.is_some(),
+            draining: orders.shutdown == Some(ShutdownMode::Drain),
         }
     }
 
@@ -482,10 +509,8 @@ impl Operator for App {
         names.into_iter().map(row).collect()
     }
 
-    async fn lists(&self) -> Lists {
-        let clients: u64 = self
-            .pools()
-            .await
+    fn lists(&self, pools: &[PoolRow]) -> Lists {
+        let clients: u64 = pools
             .iter()
             .map(|pool| pool.cl_active + pool.cl_waiting)
             .sum();
@@ -644,7 +669,10 @@ impl Operator for App {
 
     async fn shutdown(&self, mode: ShutdownMode) {
         self.begin_shutdown(mode);
-        if mode != ShutdownMode::Immediate {
+        if matches!(
+            mode,
+            ShutdownMode::WaitForServers | ShutdownMode::WaitForClients
+        ) {
             // Whoever is told that the end has begun finds the port closed.
             let mut closed = self.tcp_closed.subscribe();
             let closed = closed.wait_for(|closed| *closed);

@@ -3,15 +3,16 @@
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use super::doors::{self, Door, Doors};
+use super::drain;
 use super::filewatch::{self, Watch};
 use super::parts::{self, Constants};
 use super::peers::Peers;
@@ -26,7 +27,7 @@ use crate::cli::Run;
 use crate::client::admission::{Admission, KeyHolder};
 use crate::client::login::{ConsoleLogin, ConsoleRole};
 use crate::client::who::Who;
-use crate::config::{CONSOLE_DATABASE, Config};
+use crate::config::{CONSOLE_DATABASE, Config, OnTerm};
 use crate::logs::{self, LogHandle};
 use crate::net::dns::Resolver;
 use crate::net::listen::BoundListener;
@@ -43,7 +44,7 @@ use crate::worker::report::SocketRow;
 use crate::worker::{self, Outfit};
 
 /// By how much the threads of logins are nicer than those of queries.
-const LOGIN_NICENESS: i32 = 5;
+pub(super) const LOGIN_NICENESS: i32 = 5;
 /// How long the login threads may take to let go of what they hold.
 const LAST_MOMENTS: std::time::Duration = std::time::Duration::from_millis(500);
 /// How often pools that nobody uses any more are looked for.
@@ -168,22 +169,25 @@ fn serve(prepared: Prepared, passed: Vec<OwnedFd>, readiness: Readiness) -> Resu
         Signals::install()?
     };
     let listeners = doors::listen(&config, passed)?;
+    let web = super::web::listen(&config.settings)?;
     log_start(&config, &listeners);
     let workers = workers(&config);
     let logins = login_threads(workers)?;
     let (lines, mails) = Lines::new(workers);
     let (console_arrivals, arrivals) = mpsc::unbounded_channel();
-    let app = Arc::new(prepared.into_app(&lines, console_arrivals));
+    let (pings, pinged) = mpsc::unbounded_channel();
+    let app = Arc::new(prepared.into_app(&lines, console_arrivals, pings));
     app.peers.renew(&config);
     start_workers(&app, &lines, mails, &logins)?;
     let doors = Doors::open(&app, &logins, listeners)?;
     logins.spawn(watch_names(app.clone()));
     app.ensure_pools();
+    super::web::begin(&app, web)?;
     let local = LocalSet::new();
     local.spawn_local(filewatch::run(app.clone(), logins.handle().clone()));
     let ended = local.block_on(
         &control,
-        control_loop(app.clone(), signals, arrivals, doors, readiness),
+        control_loop(app.clone(), signals, arrivals, pinged, doors, readiness),
     );
     app.tell_workers(|| Control::Stop);
     // The listeners go with their tasks, and the Unix socket with its listener.
@@ -237,6 +241,7 @@ impl Prepared {
         self,
         lines: &Lines,
         console_arrivals: mpsc::UnboundedSender<Box<ConsoleLogin>>,
+        pings: mpsc::UnboundedSender<oneshot::Sender<()>>,
     ) -> App {
         let poke = lines.post.clone();
         App {
@@ -258,6 +263,10 @@ impl Prepared {
             acquaintances: Mutex::default(),
             consoles: crate::admin::desk::Desk::new(Instant::now()),
             console_arrivals,
+            started: AtomicBool::new(false),
+            pings,
+            web: super::web::Web::default(),
+            hosts: super::vitals::Hosts::default(),
             logs: self.logs,
             reloads: Mutex::new(Reloads::begin(SystemTime::now())),
             watch: Mutex::new(self.watch),
@@ -325,6 +334,7 @@ async fn control_loop(
     app: Arc<App>,
     mut signals: Signals,
     mut arrivals: mpsc::UnboundedReceiver<Box<ConsoleLogin>>,
+    mut pinged: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
     doors: Doors,
     readiness: Readiness,
 ) -> Result<(), Failure> {
@@ -333,27 +343,32 @@ async fn control_loop(
         "process up: PgBouncer {} (pgweir {version}), tokio (epoll), adns: hickory, tls: rustls",
         crate::COMPATIBLE_VERSION
     );
+    app.started.store(true, SeqCst);
     readiness.ready();
     app.notifier.ready();
     let mut changes = app.orders_changed.subscribe();
     let mut stats = Statistics::begin(&app);
     let mut sweeper = tokio::time::interval(SWEEP);
     let mut ending = None;
+    let mut drains = false;
     loop {
         tokio::select! {
             Some(console) = arrivals.recv() => drop(tokio::task::spawn_local(serve_console(app.clone(), console))),
+            Some(reply) = pinged.recv() => drop(reply.send(())),
             signal = signals.next() => if !obey(&app, signal) { return Ok(()) },
             _ = sweeper.tick() => {
                 app.sweep();
                 app.logs.tell_repeats();
                 stats.follow(&app);
             }
-            () = stats.due() => log_stats(&app).await,
+            () = stats.due() => drop(tokio::task::spawn_local(log_stats(app.clone()))),
             _ = changes.changed() => {
                 let mode = app.orders.lock().shutdown;
                 match mode {
                     Some(ShutdownMode::Immediate) => return Ok(()),
-                    Some(mode) if ending.is_none() => {
+                    // A drain takes the place of a wait that may last for ever.
+                    Some(mode) if ending.is_none() || mode == ShutdownMode::Drain && !drains => {
+                        drains = mode == ShutdownMode::Drain;
                         ending = Some(Box::pin(wait_for_end(&app, &doors, mode)));
                     }
                     _ => {}
@@ -380,6 +395,7 @@ async fn answer_consoles(app: &App) {
 async fn wait_for_end(app: &App, doors: &Doors, mode: ShutdownMode) {
     match mode {
         ShutdownMode::Immediate => {}
+        ShutdownMode::Drain => drain::drain(app, doors).await,
         ShutdownMode::WaitForServers => {
             doors.close_tcp(Door::Closed).await;
             app.tcp_closed.send_replace(true);
@@ -404,14 +420,25 @@ async fn wait_for_end(app: &App, doors: &Doors, mode: ShutdownMode) {
 /// Does what a signal says, as PgBouncer does; false to end at once.
 fn obey(app: &App, signal: Signal) -> bool {
     let state = app.state();
+    let drains = app.config_now().settings.shutdown_mode == OnTerm::Drain;
+    let signalled = app.note_signal(signal);
     match signal {
         Signal::Hup => {
             tracing::info!("got SIGHUP, re-reading config");
             app.reload_as_told();
         }
+        // The first one, after the console has ordered an end (as a preStop hook may): it asks for the same, or for a nearer one.
+        Signal::Term if state.shutting_down && (drains || state.draining) && !signalled => {
+            tracing::info!("got SIGTERM while shutting down, draining");
+            app.begin_shutdown(ShutdownMode::Drain);
+        }
         Signal::Term | Signal::Int if state.shutting_down => {
             tracing::info!("got {} while shutting down, fast exit", signal.name());
             return false;
+        }
+        Signal::Term if drains => {
+            tracing::info!("got SIGTERM, shutting down, draining");
+            app.begin_shutdown(ShutdownMode::Drain);
         }
         Signal::Term => {
             tracing::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
@@ -435,7 +462,7 @@ fn obey(app: &App, signal: Signal) -> bool {
             app.begin_pause(None);
             tracing::info!("got SIGUSR1, pausing all activity");
         }
-        Signal::Usr2 if state.shutting_down => {
+        Signal::Usr2 if state.shutting_down && !state.draining => {
             tracing::info!("got SIGUSR2 while shutting down, ignoring")
         }
         Signal::Usr2 if state.paused => {
@@ -474,9 +501,11 @@ impl Statistics {
     }
 }
 
-async fn log_stats(app: &App) {
+async fn log_stats(app: Arc<App>) {
+    let turn = app.consoles.turn().await;
     let pools = app.pools().await;
-    let period = app.consoles.tick(Instant::now(), pools);
+    let period = turn.tick(Instant::now(), pools);
+    drop(turn);
     app.notifier.status(period);
     if app.config_now().settings.log_stats {
         tracing::info!("{period}");

@@ -84,8 +84,14 @@ pub struct ClientCard {
     pub status: Cell<TxStatus>,
     /// Whether it replicates.
     pub replication: Replication,
-    notified: Cell<bool>,
+    /// [`NOTIFIED`] and [`LEAVING`]; two fields would make every card longer.
+    marks: Cell<u8>,
 }
+
+/// It has been told that it waits.
+const NOTIFIED: u8 = 1;
+/// It has been asked to leave.
+const LEAVING: u8 = 2;
 
 impl fmt::Debug for ClientCard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -171,7 +177,7 @@ impl ClientCard {
             state: Cell::new(ClientState::Login),
             status: Cell::new(TxStatus::Idle),
             replication: facts.replication,
-            notified: Cell::new(false),
+            marks: Cell::new(0),
         }
     }
 
@@ -212,6 +218,22 @@ impl ClientCard {
         let stands = matches!(told.as_deref(), Some(Order::Disconnect(_)));
         self.order
             .set(told.filter(|_| stands).or_else(|| Some(Box::new(order))));
+        self.wake();
+    }
+
+    /// Asks the session to end as soon as its client loses nothing by that.
+    pub fn ask_to_leave(&self) {
+        self.marks.set(self.marks.get() | LEAVING);
+        self.wake();
+    }
+
+    /// Whether it has been asked to.
+    #[inline]
+    pub fn is_leaving(&self) -> bool {
+        self.marks.get() & LEAVING != 0
+    }
+
+    fn wake(&self) {
         let waker = self.waker.take();
         if let Some(waker) = &waker {
             waker.wake_by_ref();
@@ -236,7 +258,7 @@ impl ClientCard {
     /// The client begins to wait for a server.
     pub fn begin_waiting(&self, now: Instant) {
         self.wait_start.set(Some(now));
-        self.notified.set(false);
+        self.marks.set(self.marks.get() & !NOTIFIED);
     }
 
     /// The client does not wait any more; how long it did.
@@ -272,10 +294,10 @@ impl ClientCard {
                 ("query_wait_timeout", ErrorKind::QueryWaitTimeout)
             }
             ClientState::Waiting
-                if !self.notified.get()
+                if self.marks.get() & NOTIFIED == 0
                     && over(self.wait_start.get(), limits.query_wait_notify) =>
             {
-                self.notified.set(true);
+                self.marks.set(self.marks.get() | NOTIFIED);
                 return Some(Order::NotifyWaiting);
             }
             ClientState::Active | ClientState::Inquiring
@@ -315,6 +337,15 @@ impl ClientCard {
             .get()
             .filter(|_| self.state.get() == ClientState::Waiting)?;
         Some(now.saturating_duration_since(since))
+    }
+
+    /// Since when nothing has happened here, neither in a transaction nor outside; `None` while something does, or is waited for.
+    pub fn quiet_since(&self) -> Option<Instant> {
+        match self.state.get() {
+            ClientState::Idle => self.idle_since(),
+            ClientState::Active if self.idles_linked() => self.idle_since(),
+            _ => None,
+        }
     }
 
     fn idles_in_transaction(&self) -> bool {

@@ -442,7 +442,7 @@ impl Session {
             return self.begin(turn, &input);
         }
         let Some(n) = self.poll_read(turn.cx, read)? else {
-            return Ok(Flow::Wait);
+            return self.rest();
         };
         self.card.last_input.set(turn.now);
         if self.held.is_empty() {

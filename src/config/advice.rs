@@ -211,6 +211,11 @@ impl Advice<'_> {
                 "query_timeout has no effect: transaction_timeout comes first",
             );
         }
+        let (listening, whole) = (settings.drain_lame_duck, settings.drain_deadline);
+        if !whole.is_zero() && listening >= whole {
+            let text = "drain_lame_duck is not less than drain_deadline: a drain has no time left for its clients";
+            self.warn("drain_lame_duck", text);
+        }
     }
 
     fn databases(&mut self) {
@@ -346,6 +351,17 @@ mod tests {
         for (text, expected) in texts.iter().zip(expected) {
             assert!(text.contains(expected), "{text} / {expected}");
         }
+    }
+
+    #[test]
+    fn a_drain_needs_time() {
+        let lame_duck = |secs| {
+            move |config: &mut Config| {
+                config.settings.drain_lame_duck = std::time::Duration::from_secs(secs);
+            }
+        };
+        check(lame_duck(25), &["drain_lame_duck is not less"]);
+        check(lame_duck(24), &[]);
     }
 
     #[test]

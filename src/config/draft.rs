@@ -83,6 +83,11 @@ pub struct Finished {
 }
 
 impl Draft {
+    /// The settings as far as they could be read, mistakes or not.
+    pub fn into_settings(self) -> Settings {
+        self.config.settings
+    }
+
     /// Adds a mistake.
     pub fn problem(&mut self, problem: Problem) {
         match self.problems.len() < PROBLEMS_MAX {

@@ -44,7 +44,9 @@ pub use self::secret::{LdapText, Secret};
 pub use self::settings::{Contradiction, SettingError, Settings};
 pub use self::table::SETTINGS;
 pub use self::value::CONSOLE_DATABASE;
-pub use self::words::{AuthType, LoadBalanceHosts, LogFormat, PoolMode, SslMode, TlsProtocols};
+pub use self::words::{
+    AuthType, LoadBalanceHosts, LogFormat, OnTerm, PoolMode, SslMode, TlsProtocols,
+};
 
 pub use self::draft::Places;
 use self::draft::{Draft, Finished};
@@ -76,6 +78,20 @@ pub fn load(
     notes.extend(advice::advise(&config, &places));
     notes.extend(check::exposed(&config, &places));
     Ok(Loaded { config, notes })
+}
+
+/// The settings of a file, or of none, as far as they can be read: for somebody who has to find a process that runs with them, and
+/// that goes on running when the file gets broken.
+pub fn settings_as_far_as_readable(
+    path: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Settings {
+    let mut draft = Draft::default();
+    if let Some(path) = path {
+        source::read(path, &mut draft);
+    }
+    environment::read(variables, &mut draft);
+    draft.into_settings()
 }
 
 fn read(

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::row::{Remark, Scope, Setting, settings};
 use super::secret::LdapText;
 use super::value::{Kind, Value};
-use super::words::{AuthType, LogFormat, PoolMode, SslMode, TlsProtocols};
+use super::words::{AuthType, LogFormat, OnTerm, PoolMode, SslMode, TlsProtocols};
 
 /// A number of things, 0 or more.
 const COUNT: Kind = Kind::Int {
@@ -48,6 +48,7 @@ const WORKERS: Kind = Kind::Int { min: 0, max: 1024 };
 const POOL_MODES: Kind = Kind::Word(PoolMode::WORDS);
 const AUTH_TYPES: Kind = Kind::Word(AuthType::WORDS);
 const LOG_FORMATS: Kind = Kind::Word(LogFormat::WORDS);
+const SHUTDOWN_MODES: Kind = Kind::Word(OnTerm::WORDS);
 const SSL_MODES: Kind = Kind::Word(SslMode::WORDS);
 
 const DEFER_ACCEPT: &str = if cfg!(target_os = "linux") { "1" } else { "0" };
@@ -125,6 +126,10 @@ settings! {
     dns_nxdomain_ttl: Duration, Kind::Time, "15", live;
     /// Period of looking at zone serials; 0 = off.
     dns_zone_check_period: Duration, Kind::Time, "0", live;
+    /// Longest drain, from the order to its end; 0 = as long as clients have transactions to finish.
+    drain_deadline: Duration, Kind::Time, "25", live;
+    /// How long a drain goes on listening, for load balancers that have not noticed yet.
+    drain_lame_duck: Duration, Kind::Time, "5", live;
     /// Close clients that are idle inside a transaction this long; 0 = never.
     idle_transaction_timeout: Duration, Kind::Time, "0", live, in [User];
     /// Start-up parameters of clients that are swallowed.
@@ -166,6 +171,10 @@ settings! {
     max_user_client_connections: u32, COUNT, "0", live, in [User];
     /// Most server connections of a user; 0 = unlimited.
     max_user_connections: u32, COUNT, "0", live, in [User];
+    /// Addresses to serve metrics, health and the status page on; `*` = all.
+    metrics_addr: Vec<String>, Kind::List, "127.0.0.1", live;
+    /// Port for metrics, health and the status page; 0 = off.
+    metrics_port: u16, PORT, "0", live;
     /// Server connections that a pool in use keeps open.
     min_pool_size: u32, COUNT, "0", live, in [Database];
     /// Number of this process in a group of peers; 0 = none.
@@ -234,6 +243,8 @@ settings! {
     server_tls_protocols: TlsProtocols, Kind::Protocols, "secure", live;
     /// TLS with servers.
     server_tls_sslmode: SslMode, SSL_MODES, "prefer", live;
+    /// What SIGTERM does: wait for the clients to leave (pgbouncer), or drain.
+    shutdown_mode: OnTerm, SHUTDOWN_MODES, "pgbouncer", live;
     /// Let other processes listen on the same port.
     so_reuseport: bool, Kind::Flag, "0", start;
     /// Period of averages and of the statistics in the log.

@@ -150,7 +150,25 @@ words! {
     }
 }
 
-plain_value!(AuthType, LogFormat, PoolMode, SslMode, LoadBalanceHosts);
+words! {
+    /// What SIGTERM means.
+    OnTerm {
+        /// What it means to PgBouncer: wait until the clients leave by themselves, however long that takes.
+        #[default]
+        Pgbouncer = "pgbouncer",
+        /// Drain: go on for a moment, then close clients where they lose nothing, within a deadline.
+        Drain = "drain",
+    }
+}
+
+plain_value!(
+    AuthType,
+    LogFormat,
+    PoolMode,
+    SslMode,
+    LoadBalanceHosts,
+    OnTerm
+);
 
 /// The TLS versions that a side may use, from a list such as `secure`, `tlsv1.2,tlsv1.3` or `all:!tlsv1.0`.
 ///

@@ -426,10 +426,19 @@ mod tests {
         rotations
     }
 
+    fn in_json() -> LogOptions {
+        LogOptions {
+            quiet: true,
+            verbose: 2,
+            json: true,
+            ..LogOptions::default()
+        }
+    }
+
     /// What `run` logs as JSON.
     fn objects(run: impl FnOnce()) -> Vec<serde_json::Value> {
         let (dispatch, captured) = capture(2);
-        captured.handle().set_json(true);
+        captured.handle().apply(in_json()).unwrap();
         with_default(&dispatch, run);
         let text = captured.text();
         let object = |line: &str| serde_json::from_str(line).unwrap();
@@ -533,7 +542,7 @@ mod tests {
         let found = objects(|| (0..21).for_each(|_| tracing::error!(code = 7, "again")));
         assert_eq!(found.len(), 20);
         let (dispatch, captured) = capture(0);
-        captured.handle().set_json(true);
+        captured.handle().apply(in_json()).unwrap();
         with_default(&dispatch, || {
             (0..21).for_each(|_| tracing::error!(code = 7, "again"))
         });

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// What the threads of one kind have used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ThreadCpu {
-    /// `worker-0` and so on; `login` for all of these together; `main` for the one that the process began with; `other`.
+    /// `worker-0` and so on; `login` for all of these together; `http`; `main` for the one that the process began with; `other`.
     pub name: String,
     /// How many threads there are of it.
     pub threads: u64,
@@ -55,7 +55,7 @@ fn kind_of(name: &str) -> &str {
     let is_worker = worker.is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
     match name {
         _ if is_worker => name,
-        "login" => "login",
+        "login" | "http" => name,
         _ => "other",
     }
 }

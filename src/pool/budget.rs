@@ -564,10 +564,10 @@ impl PoolShare {
             .then(|| error.clone())
     }
 
-    /// The error of the last attempt, if it failed.
-    pub fn last_failure(&self) -> Option<ClientError> {
-        let attempts = self.attempts.lock();
-        attempts.failed.as_ref().map(|(_, error)| error.clone())
+    /// When and why the last attempt failed, if it did.
+    pub fn last_failure(&self) -> Option<(Instant, ClientError)> {
+        let attempts = self.attempts_fail().then(|| self.attempts.lock())?;
+        attempts.failed.clone()
     }
 
     /// True if a server is connected, not counting those being opened.

@@ -62,6 +62,12 @@ impl Recipe {
         (plan, target)
     }
 
+    /// Every place that connections go to.
+    pub fn targets(&self) -> Vec<Target> {
+        let hosts = self.database.hosts.len().max(1);
+        (0..hosts).map(|turn| self.target_in_turn(turn)).collect()
+    }
+
     fn target(&self, share: &PoolShare) -> Target {
         self.target_in_turn(match self.database.load_balance_hosts {
             LoadBalanceHosts::RoundRobin => share.next_host(),

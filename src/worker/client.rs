@@ -60,6 +60,22 @@ impl Drop for Entry {
     }
 }
 
+/// A client that is none any more, but is still being told why.
+struct Parting(Rc<Worker>);
+
+impl Parting {
+    fn begin(worker: &Rc<Worker>) -> Parting {
+        worker.partings.set(worker.partings.get() + 1);
+        Parting(worker.clone())
+    }
+}
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        self.0.partings.set(self.0.partings.get() - 1);
+    }
+}
+
 /// Serves a client from its greeting to its farewell.
 #[allow(clippy::large_enum_variant)] // nearly all are the large one, in a box already
 pub(super) enum Service {
@@ -82,9 +98,14 @@ impl Future for Service {
             {
                 let ending = session.end(end);
                 entry.worker.take_leave(&entry.card, &ending);
+                // Counted until it is over: the end of the process waits for it.
+                let parting = Parting::begin(&entry.worker);
                 drop(entry);
                 let last_words = |stream| -> LocalTask {
-                    Box::pin(async move { farewell(stream, &ending.farewell).await })
+                    Box::pin(async move {
+                        farewell(stream, &ending.farewell).await;
+                        drop(parting);
+                    })
                 };
                 if !ending.is_over {
                     *self = Service::Leaving(ending.stream.map(last_words));

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::drain::{Attendance, DrainPlan};
 use super::inquiry::Found;
-use super::report::{ClientView, PoolRow, QueueView, SocketRow};
+use super::report::{CensusRow, ClientView, PoolRow, QueueView, SocketRow};
 use crate::client::admission::Presence;
 use crate::client::card::CardFacts;
 use crate::client::forward::Rules;
@@ -183,6 +184,10 @@ pub enum Control {
     KillClient(ConnId, ClientError, oneshot::Sender<bool>),
     /// Clients that have to wait are disconnected from now on, and those that wait already.
     RefuseWaiting(ClientError),
+    /// Ask clients to leave, a few at a time.
+    Drain(DrainPlan),
+    /// Who is there?
+    Attendance(oneshot::Sender<Attendance>),
     /// Make sure that this pool exists, so that it can grow to its minimum.
     Ensure(Box<(Arc<PoolShare>, PoolSettings, Recipe)>),
     /// The rows of `SHOW POOLS`.
@@ -191,6 +196,10 @@ pub enum Control {
     Clients(oneshot::Sender<Vec<SocketRow>>),
     /// The rows of `SHOW SERVERS`.
     Servers(oneshot::Sender<Vec<SocketRow>>),
+    /// How many clients there are of each kind; at most so many rows, of which the last may be about all other clients.
+    Census(usize, oneshot::Sender<Vec<CensusRow>>),
+    /// Is anybody there?
+    Ping(oneshot::Sender<()>),
     /// What is known of one client; nothing if it isn't here.
     View(ConnId, oneshot::Sender<Option<ClientView>>),
     /// Who waits for servers of this pool, and who holds those that count against this limit.

@@ -1,7 +1,7 @@
 //! What a worker has measured, and what it knows of one client: read when somebody asks.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Worker;
 use super::report::{ClientDoes, ClientView, Holder, QueueView, Waits};
@@ -11,23 +11,21 @@ use crate::pool::shard::Shard;
 use crate::types::{ConnId, PoolKey, TxStatus};
 
 impl Worker {
-    /// What was measured here.
+    /// What was measured here. Takes as long as there are pools and waiting clients: those who do nothing are not looked at.
     pub(super) fn measures(&self, now: Instant) -> WorkerMeasures {
         let (stats, trades) = self.around.gone.get();
         let mut measures = WorkerMeasures {
             worker: self.around.worker,
+            clients: self.roster.borrow().len() as u64,
             stats,
             trades,
             ..WorkerMeasures::default()
         };
-        for (card, _) in self.roster.borrow().values() {
-            measures.clients += 1;
-            measures.waiting += u64::from(waits(card));
-        }
         for shard in self.each_shard() {
             let pool = self.pool_measures(&shard, now);
             measures.stats += pool.stats;
             measures.trades += pool.trades;
+            measures.waiting += pool.waiting.total();
             shard.with_core(|core| {
                 let at_rest = core.idle() + core.used() + core.testing() + shard.held_back();
                 measures.servers += (core.lent() + at_rest) as u64;
@@ -78,7 +76,7 @@ impl Worker {
         let (card, shard) = self.roster.borrow().get(&client).cloned()?;
         let age = |since: Option<Instant>| since.map(|since| now.saturating_duration_since(since));
         let profile = card.profile();
-        let waits = age(card.wait_start.get()).filter(|_| waits(&card));
+        let waits_since = card.wait_start.get().filter(|_| waits(&card));
         let linked = card.linked.get();
         Some(ClientView {
             id: client.0,
@@ -86,8 +84,9 @@ impl Worker {
             database: profile.database.clone(),
             user: profile.user.clone(),
             does: does(&card),
-            waits: waits.map(|waited| Waits {
-                waited,
+            waits: waits_since.map(|since| Waits {
+                since,
+                waited: now.saturating_duration_since(since),
                 reason: self.why(client, &shard),
             }),
             query: age(card.query_start.get()),
@@ -111,11 +110,13 @@ impl Worker {
     pub(super) fn queue_view(&self, pool: &PoolKey, limit: Limit, now: Instant) -> QueueView {
         let mut view = QueueView::default();
         if let Some(shard) = self.shards.borrow().get(pool) {
-            let waited = |since| now.saturating_duration_since(since);
             let queue = shard.queue().into_iter();
-            view.waits.extend(queue.map(|(_, since, _)| waited(since)));
+            view.waits.extend(queue.map(|(_, since, _)| since));
             view.in_use = shard.with_core(|core| core.lent()) as u64;
-            view.failure = shard.share().last_failure().map(|error| error.to_string());
+            view.failure = shard
+                .share()
+                .last_failure()
+                .map(|(_, error)| error.to_string());
         }
         let counts = |key: &PoolKey| match limit {
             Limit::Pool => key == pool,
@@ -161,7 +162,7 @@ fn holder(card: &ClientCard, now: Instant) -> Option<Holder> {
     })
 }
 
-/// The longest of several, of several workers.
+/// Those of all workers as one.
 pub fn merge_queues(views: Vec<QueueView>) -> QueueView {
     let mut sum = QueueView::default();
     for view in views {
@@ -171,7 +172,5 @@ pub fn merge_queues(views: Vec<QueueView>) -> QueueView {
         let longer = |holder: &Holder| holder.lasts;
         sum.oldest = sum.oldest.into_iter().chain(view.oldest).max_by_key(longer);
     }
-    sum.waits
-        .sort_unstable_by_key(|waited: &Duration| std::cmp::Reverse(*waited));
     sum
 }

@@ -3,7 +3,9 @@
 //! Nothing in a worker is locked. A client becomes a session here, or is only asked about ([`inquiry`]). It is told things by [`mail`], looks at the clock in [`Worker::tick`], and tells about itself in
 //! rows ([`report`]). What workers share is the budget of `pool`, and nothing else.
 
+mod census;
 mod client;
+pub mod drain;
 pub mod executor;
 pub mod inquiry;
 pub mod mail;
@@ -104,6 +106,8 @@ struct Worker {
     /// Databases paused one by one; `None` stands for all.
     paused: RefCell<Vec<Scope>>,
     ticks: Cell<u32>,
+    /// Former clients that are still being told why they are none any more.
+    partings: Cell<usize>,
 }
 
 impl Worker {
@@ -142,6 +146,7 @@ impl Worker {
             blueprint: RefCell::new(outfit.blueprint),
             paused: RefCell::default(),
             ticks: Cell::new(0),
+            partings: Cell::new(0),
         })
     }
 
@@ -254,7 +259,9 @@ impl Worker {
             let age = card.connected.elapsed().as_secs();
             tracing::info!(who, "closing because: {} (age={age}s)", ending.reason);
         }
-        if let Some(error) = ending.told.as_ref().filter(|_| settings.log_pooler_errors) {
+        // That the process ends is no error of the client's.
+        let told = ending.told.as_ref().filter(|told| !told.is_shutdown());
+        if let Some(error) = told.filter(|_| settings.log_pooler_errors) {
             tracing::warn!(who, "pooler error: {error}");
         }
     }
@@ -418,8 +425,15 @@ impl Worker {
             Control::Kill(scope, error) => self.kill(&scope, &error),
             Control::KillClient(id, error, reply) => drop(reply.send(self.kill_client(id, error))),
             Control::RefuseWaiting(error) => self.refuse_waiting(&error),
+            Control::Drain(plan) => self.drain(plan),
+            Control::Attendance(reply) => drop(reply.send(self.attendance())),
             Control::Ensure(pool) => drop(self.shard(&pool.0, &pool.1, &pool.2)),
+            // Nobody waits for it any more: a worker that was held up has better things to do.
+            Control::Pools(reply) if reply.is_closed() => {}
+            Control::Census(_, reply) if reply.is_closed() => {}
             Control::Pools(reply) => drop(reply.send(self.pool_rows(now))),
+            Control::Census(most, reply) => drop(reply.send(self.census(most))),
+            Control::Ping(reply) => drop(reply.send(())),
             Control::Clients(reply) => drop(reply.send(self.client_rows(now))),
             Control::Servers(reply) => drop(reply.send(self.server_rows(now))),
             Control::View(id, reply) => drop(reply.send(self.view(id, now))),

@@ -2,7 +2,7 @@
 //! that a query needs.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::metrics::{Stats, WaitReason};
 use crate::net::PeerAddr;
@@ -42,6 +42,24 @@ pub struct PoolRow {
     /// What was counted for this pool so far.
     pub stats: Stats,
 }
+
+/// So many clients of one kind: what `SHOW CLIENTS` would tell, counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CensusRow {
+    /// Name of the database entry; [`EVERYBODY_ELSE`] if not told apart.
+    pub database: String,
+    /// Login user; [`EVERYBODY_ELSE`] if not told apart.
+    pub user: String,
+    /// Last known application_name; [`EVERYBODY_ELSE`] if not told apart.
+    pub application_name: String,
+    /// The state's word, as PgBouncer has it.
+    pub state: &'static str,
+    /// How many.
+    pub clients: u64,
+}
+
+/// What stands for a name where those that are left over are counted together.
+pub const EVERYBODY_ELSE: &str = "*";
 
 /// One client or server connection: a row of `SHOW CLIENTS` or `SHOW SERVERS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +181,8 @@ pub enum ClientDoes {
 /// A wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
+    /// Since when: that decides who comes first.
+    pub since: Instant,
     /// For how long by now.
     pub waited: Duration,
     /// Why, as things are now.
@@ -208,8 +228,8 @@ pub struct Holder {
 /// The queue for one pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueView {
-    /// For how long each waiting client has waited; of several workers, the longest first.
-    pub waits: Vec<Duration>,
+    /// Since when each waiting client has waited.
+    pub waits: Vec<Instant>,
     /// Servers of the pool that clients use.
     pub in_use: u64,
     /// Why the last attempt to connect a server has failed, if it has.

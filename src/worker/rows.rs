@@ -32,15 +32,11 @@ impl Worker {
     pub(super) fn client_rows(&self, now: Instant) -> Vec<SocketRow> {
         let port = self.blueprint.borrow().config.settings.listen_port;
         let roster = self.roster.borrow();
-        // Of those who are logging in, the ones that wait in a queue are shown, as in PgBouncer.
-        let is_shown = |card: &ClientCard| match card.state.get() {
-            ClientState::Login => card.wait_start.get().is_some(),
-            ClientState::Inquiring => false,
-            ClientState::Idle | ClientState::Waiting | ClientState::Active => true,
-        };
-        let shown = roster.values().filter(|(card, _)| is_shown(card));
+        let shown = roster
+            .values()
+            .filter_map(|(card, _)| Some((card, shown_state(card)?)));
         shown
-            .map(|(card, _)| client_row(card, port, &self.sessions.space, now))
+            .map(|(card, state)| client_row(card, state, port, &self.sessions.space, now))
             .collect()
     }
 
@@ -116,7 +112,18 @@ fn wall_clock(instant: Instant, now: Instant) -> SystemTime {
     SystemTime::now() - now.saturating_duration_since(instant)
 }
 
-fn application_name(params: &ParamSet, space: &ParamSpace) -> String {
+/// A client's state, as PgBouncer names it. Of those who are logging in, only the ones that wait in a queue are shown, as there.
+pub(super) fn shown_state(card: &ClientCard) -> Option<&'static str> {
+    match card.state.get() {
+        ClientState::Login => card.wait_start.get().map(|_| "waiting"),
+        ClientState::Inquiring => None,
+        ClientState::Waiting => Some("waiting"),
+        ClientState::Idle => Some("idle"),
+        ClientState::Active => Some("active"),
+    }
+}
+
+pub(super) fn application_name(params: &ParamSet, space: &ParamSpace) -> String {
     let index = space.tracked.index(b"application_name");
     let name = index
         .and_then(|index| params.get(index))
@@ -124,12 +131,13 @@ fn application_name(params: &ParamSet, space: &ParamSpace) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-fn client_row(card: &ClientCard, listen_port: u16, space: &ParamSpace, now: Instant) -> SocketRow {
-    let state = match card.state.get() {
-        ClientState::Login | ClientState::Waiting => "waiting",
-        ClientState::Idle => "idle",
-        ClientState::Active | ClientState::Inquiring => "active",
-    };
+fn client_row(
+    card: &ClientCard,
+    state: &'static str,
+    listen_port: u16,
+    space: &ParamSpace,
+    now: Instant,
+) -> SocketRow {
     let profile = card.profile();
     SocketRow {
         user: profile.user.clone(),

@@ -123,6 +123,10 @@ part_base_life() {
   check "PostgreSQL sleeps, the container is healthy" compose exec -T postgres bash -c 'healthcheck && ! pg_isready -q'
   check "and wakes" env_up PG_MAINTENANCE=0 postgres
   check "with its rows" within 30 equals one as_user app pgweir:6432 app 'SELECT name FROM things'
+  check "a profile of config/postgres" env_up PG_PROFILE=small postgres
+  check "is what PostgreSQL runs with" equals 1310kB as_superuser postgres app 'SHOW work_mem'
+  check "and does not cost the worker that maintains partitions" equals pg_stat_statements,pg_partman_bgw \
+    as_superuser postgres app 'SHOW shared_preload_libraries'
   check "a wrong environment is refused" refused "PG_DATABASE=a b" compose run --rm --no-deps -T -e PG_DATABASE='a b' postgres true
 }
 

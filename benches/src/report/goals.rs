@@ -2,7 +2,9 @@
 //! where a goal is about pgweir alone, a median.
 
 use super::results::Results;
-use crate::workload::measure::{CPU_US, P50_US, PER_SECOND, RESIDENT_BYTES, SPREAD, STORM, WAIT};
+use crate::workload::measure::{
+    CPU_US, P50_US, P99_US, PER_SECOND, RESIDENT_BYTES, SPREAD, STORM, WAIT,
+};
 
 /// One promise.
 pub struct Goal {
@@ -65,6 +67,12 @@ const TWO_WORKERS: Value = Value::Ratio {
     theirs: "pgbouncer",
 };
 
+const SCRAPED: Value = Value::Ratio {
+    measure: P99_US,
+    ours: "pgweir-scraped",
+    theirs: "pgweir",
+};
+
 use Bound::{AtLeast, AtMost};
 
 #[rustfmt::skip]
@@ -84,6 +92,7 @@ pub const GOALS: &[Goal] = &[
     of("p99 during a storm of logins / without: SCRAM, TLS", &["storm-scram", "storm-tls"], Value::Own { measure: STORM }, AtMost(1.5)),
     of("p99 / p50, 500 clients", &["simple-500", "extended-500", "prepared-500"], to_pgbouncer(SPREAD), AtMost(1.0)),
     of("longest / median wait, 200 clients, 20 servers, 2 workers", &["fairness"], Value::Own { measure: WAIT }, AtMost(3.0)),
+    of("p99 with a scrape of metrics a second / without, up to 10,000 idle clients", &["scraped"], SCRAPED, AtMost(1.05)),
     of("from connect() to the first row on a busy server (µs)", &["first-row-busy"], Value::Own { measure: P50_US }, AtMost(1000.0)),
 ];
 

@@ -6,8 +6,8 @@ use super::goals;
 use super::results::{Outcome, Results};
 use crate::workload::measure::{
     CALLS, CORES, CPU_US, MEGABYTES_EMPTY, P50_US, P99_US, P999_US, PER_SECOND, PROPORTIONAL_BYTES,
-    QUERIED_BYTES, QUIET_P99_US, RESIDENT_BYTES, SPREAD, STORM, STORM_LOGINS, SWITCHES, SYSTEM_US,
-    USER_US, WAIT,
+    QUERIED_BYTES, QUIET_P99_US, RESIDENT_BYTES, SCRAPE_US, SCRAPES, SPREAD, STORM, STORM_LOGINS,
+    SWITCHES, SYSTEM_US, USER_US, WAIT,
 };
 
 /// All measures that are shown, and their titles.
@@ -31,6 +31,8 @@ pub const COLUMNS: &[(&str, &str)] = &[
     (STORM_LOGINS, "logins/s"),
     (CORES, "cores"),
     (WAIT, "max/p50 wait"),
+    (SCRAPES, "scrapes"),
+    (SCRAPE_US, "µs/scrape"),
 ];
 
 /// Of which ratios are shown.

@@ -55,18 +55,20 @@ impl Programs {
 
     /// The named programs behind one entry of a workload; none where it is not here.
     fn of(&self, peer: Peer) -> Vec<(String, Option<Program>)> {
-        let pgweir = |more: Option<String>| {
+        let pgweir = |more: Option<String>, scraped: bool| {
             let lines = self.lines.iter().cloned().chain(more).collect();
             Some(Program::Pgweir {
                 path: self.pgweir.clone(),
                 lines,
+                scraped,
             })
         };
         match peer {
-            Peer::Pgweir => vec![("pgweir".to_owned(), pgweir(None))],
+            Peer::Pgweir => vec![("pgweir".to_owned(), pgweir(None, false))],
+            Peer::PgweirScraped => vec![("pgweir-scraped".to_owned(), pgweir(None, true))],
             Peer::PgweirWorkers(n) => vec![(
                 format!("pgweir-{n}w"),
-                pgweir(Some(format!("workers = {n}"))),
+                pgweir(Some(format!("workers = {n}")), false),
             )],
             Peer::PgBouncer => {
                 let program = self
@@ -136,6 +138,7 @@ impl Contender {
             Some(pooler) => Target {
                 port: pooler.port,
                 pid: Some(pooler.pid()),
+                metrics: pooler.metrics,
                 pools,
                 user: USER,
                 door,
@@ -145,6 +148,7 @@ impl Contender {
                 Target {
                     port: server_port,
                     pid: None,
+                    metrics: None,
                     pools,
                     user,
                     door,

@@ -48,6 +48,8 @@ pub enum Program {
     Pgweir {
         path: PathBuf,
         lines: Vec<String>,
+        /// Its metrics are to be read.
+        scraped: bool,
     },
     PgBouncer {
         path: PathBuf,
@@ -73,6 +75,8 @@ pub struct Surroundings<'a> {
 pub struct Pooler {
     process: Process,
     pub port: u16,
+    /// Where its metrics are, if they are to be read.
+    pub metrics: Option<u16>,
 }
 
 impl Pooler {
@@ -83,7 +87,11 @@ impl Pooler {
         around: &Surroundings<'_>,
     ) -> Result<Pooler> {
         let port = free_port()?;
-        let command = command(name, program, door, port, around)?;
+        let mut metrics = None;
+        if let Program::Pgweir { scraped: true, .. } = program {
+            metrics = Some(free_port()?);
+        }
+        let command = command(name, program, door, (port, metrics), around)?;
         let log = around.folder.logs().join(format!("{name}.log"));
         let mut process = Process::start(name, command, &log)?;
         interrupt::wait_for(&format!("{name} to answer"), START_TIME_MAX, || {
@@ -92,7 +100,11 @@ impl Pooler {
             ready.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]);
             Ok(ready.status().doing("pg_isready")?.success().then_some(()))
         })?;
-        Ok(Pooler { process, port })
+        Ok(Pooler {
+            process,
+            port,
+            metrics,
+        })
     }
 
     pub fn pid(&self) -> u32 {
@@ -108,14 +120,16 @@ fn command(
     name: &str,
     program: &Program,
     door: Door,
-    port: u16,
+    (port, metrics): (u16, Option<u16>),
     around: &Surroundings<'_>,
 ) -> Result<Command> {
     let folder = around.folder.path();
     let server_port = around.cluster.port.to_string();
     Ok(match program {
-        Program::Pgweir { path, lines } => {
-            on_ini(name, path, &ini(door, port, lines, around), around.folder)?
+        Program::Pgweir { path, lines, .. } => {
+            let metrics = metrics.map(|port| format!("metrics_port = {port}"));
+            let lines: Vec<String> = lines.iter().cloned().chain(metrics).collect();
+            on_ini(name, path, &ini(door, port, &lines, around), around.folder)?
         }
         Program::PgBouncer { path } => {
             on_ini(name, path, &ini(door, port, &[], around), around.folder)?

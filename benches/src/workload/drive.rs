@@ -30,6 +30,8 @@ pub enum Drive {
     },
     Idle,
     Fair,
+    /// With many idle clients, and somebody who reads the metrics of those that are to be scraped.
+    Scraped,
 }
 
 impl Drive {
@@ -55,6 +57,8 @@ pub struct Target {
     pub port: u16,
     /// The pooler's process; `None` without one.
     pub pid: Option<u32>,
+    /// Where its metrics are, if they are to be read.
+    pub metrics: Option<u16>,
     /// Whether clients share servers there.
     pub pools: bool,
     pub user: &'static str,
@@ -83,6 +87,7 @@ pub fn run(drive: &Drive, target: &Target, tools: &Tools<'_>) -> Result<Sample> 
         Drive::FirstRow { busy } => loads::first_row(*busy, target, tools),
         Drive::Idle => loads::idle(target, tools),
         Drive::Fair => loads::fair(target, tools),
+        Drive::Scraped => loads::scraped(target, tools),
     }
 }
 

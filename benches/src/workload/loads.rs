@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::drive::{Target, Tools, add_cost};
+use super::scraper::Scraper;
 use super::{Sample, measure};
 use crate::failure::{Doing, Failure, Result, failed};
 use crate::interrupt;
@@ -33,6 +34,8 @@ const STORM_TLS: f64 = 300.0;
 /// Who keeps a server busy, past all poolers.
 const BUSY_CLIENTS: u32 = 16;
 const FAIR_CLIENTS: u32 = 200;
+/// Idle clients of a pooler whose metrics are read, where the system lets us have so many.
+const SCRAPED_CLIENTS: u32 = 10_000;
 
 /// Queries at a rate that is a share of what PgBouncer can do at most (what pgweir can, without PgBouncer).
 pub fn open(percent: u16, target: &Target, tools: &Tools<'_>) -> Result<Sample> {
@@ -131,6 +134,7 @@ fn keep_busy(tools: &Tools<'_>) -> Result<Generator> {
     let server = Target {
         port,
         pid: None,
+        metrics: None,
         pools: false,
         user: USER,
         door: Door::Trust,
@@ -160,6 +164,31 @@ pub fn fair(target: &Target, tools: &Tools<'_>) -> Result<Sample> {
         measure::WAIT.into(),
         number(&seen, &["longest_over_median"])?,
     );
+    Ok(sample)
+}
+
+/// Steady queries beside many clients that do nothing, while somebody reads the metrics, or nobody does.
+pub fn scraped(target: &Target, tools: &Tools<'_>) -> Result<Sample> {
+    let idle = tools.idle_clients.min(SCRAPED_CLIENTS).to_string();
+    let idle = ["--clients", &idle, "--query", "SELECT 1"];
+    let mut crowd = Generator::start("idle", &idle, None, target, tools)?;
+    crowd.wait_for("connected")?;
+    let scraper = target.metrics.map(Scraper::start);
+    let (rate, clients) = (STEADY_PER_SECOND.to_string(), STEADY_CLIENTS.to_string());
+    let steady = ["--rate", &rate, "--clients", &clients, "--query", QUERY];
+    let (seen, used) = measured("open", &steady, target, tools)?;
+    let scrapes = scraper.map(Scraper::finish).transpose()?;
+    drop(crowd);
+    let mut sample = latencies(&seen, "latency_us")?;
+    let per_second = number(&seen, &["per_second"])?;
+    sample.insert(measure::PER_SECOND.into(), per_second);
+    if let Some(used) = used {
+        add_cost(&mut sample, &used, per_second * used.seconds);
+    }
+    if let Some((scrapes, each_us)) = scrapes {
+        sample.insert(measure::SCRAPES.into(), scrapes);
+        sample.insert(measure::SCRAPE_US.into(), each_us);
+    }
     Ok(sample)
 }
 

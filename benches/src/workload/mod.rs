@@ -4,6 +4,7 @@ pub mod copy;
 pub mod drive;
 pub mod loads;
 pub mod pgbench;
+mod scraper;
 pub mod table;
 
 use std::borrow::Cow;
@@ -46,6 +47,9 @@ pub mod measure {
     pub const CORES: &str = "cores";
     /// Longest over median wait for a server.
     pub const WAIT: &str = "wait";
+    /// Scrapes of metrics meanwhile, and how long one took.
+    pub const SCRAPES: &str = "scrapes";
+    pub const SCRAPE_US: &str = "scrape_us";
 }
 
 /// Who takes part. The names are those of the report.
@@ -54,6 +58,8 @@ pub enum Peer {
     Pgweir,
     /// pgweir with that many workers instead of one per core.
     PgweirWorkers(u8),
+    /// pgweir whose metrics are read once a second.
+    PgweirScraped,
     PgBouncer,
     Forwarder,
     /// No pooler.

@@ -1,8 +1,8 @@
 //! All workloads, one declaration each.
 
-use super::Peer::{Direct, Forwarder, Others, PgBouncer, Pgweir, PgweirWorkers};
+use super::Peer::{Direct, Forwarder, Others, PgBouncer, Pgweir, PgweirScraped, PgweirWorkers};
 use super::copy::Direction;
-use super::drive::Drive::{self, Copy, Fair, FirstRow, Idle, Open, Pgbench, Storm};
+use super::drive::Drive::{self, Copy, Fair, FirstRow, Idle, Open, Pgbench, Scraped, Storm};
 use super::pgbench::{Script, Shape};
 use super::{Peer, Workload};
 use crate::stage::pooler::Door::{self, Scram, ScramTls, Trust, TrustTls};
@@ -12,6 +12,7 @@ const AND_DIRECT: &[Peer] = &[Pgweir, PgBouncer, Forwarder, Direct, Others];
 const BOTH: &[Peer] = &[Pgweir, PgBouncer];
 const BOTH_AND_DIRECT: &[Peer] = &[Pgweir, PgBouncer, Direct];
 const FAIR: &[Peer] = &[PgweirWorkers(2), PgBouncer];
+const SCRAPED: &[Peer] = &[Pgweir, PgweirScraped];
 const WORKERS: &[Peer] = &[PgweirWorkers(1), PgweirWorkers(2), PgBouncer];
 
 const fn select(protocol: &'static str, clients: u16) -> Drive {
@@ -92,6 +93,7 @@ pub const WORKLOADS: &[Workload] = &[
     of("open-80", "queries at 80 % of PgBouncer's capacity, open loop", "query", Trust, AND_DIRECT, Open(80)),
     of("open-110", "queries at 110 % of PgBouncer's capacity, open loop", "query", Trust, AND_DIRECT, Open(110)),
     of("fairness", "200 equal clients, 20 servers, queries of 5 ms", "query", Trust, FAIR, Fair),
+    of("scraped", "steady queries beside up to 10,000 idle clients, with and without a scrape of metrics a second", "query", Trust, SCRAPED, Scraped),
     of("idle", "idle clients, logged in with SCRAM", "client", Scram, BOTH, Idle),
     of("idle-tls", "idle TLS clients, logged in with SCRAM", "client", ScramTls, BOTH, Idle),
 ];

@@ -46,6 +46,8 @@ render_config() {
   printf "# Written at every start; use ALTER SYSTEM, a profile or PG_SETTINGS.\n"
   printf "include '/etc/pgweir-postgres/postgresql.conf'\n"
   if [[ -n $PG_PROFILE ]]; then printf "include '%s/%s.conf'\n" "$PG_PROFILES_DIR" "$PG_PROFILE"; fi
+  # After the profile, which knows of one library only.
+  printf "shared_preload_libraries = 'pg_stat_statements,pg_partman_bgw'\n"
   printf 'pg_partman_bgw.dbname = %s\n' "$(conf_literal "$PG_DATABASE")"
   if [[ $PG_ROLE != patroni ]]; then
     printf 'synchronous_standby_names = %s\n' "$(conf_literal "$PG_SYNCHRONOUS_STANDBY_NAMES")"

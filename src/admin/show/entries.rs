@@ -8,7 +8,7 @@ use crate::config::{Config, Database, PoolMode, SETTINGS, Settings};
 use crate::worker::report::SocketRow;
 
 /// The pool size that PgBouncer shows for its console.
-const CONSOLE_POOL_SIZE: u32 = 2;
+pub(in crate::admin) const CONSOLE_POOL_SIZE: u32 = 2;
 /// Width to which SHOW USERS fills up sizes.
 const SIZE_WIDTH: usize = 9;
 

@@ -23,7 +23,7 @@ use super::operator::{GlobalState, Operator};
 use super::rows::{DnsHostRow, DnsZoneRow, Lists};
 use super::table::{Cell, Formats, Table};
 use super::{COMPATIBLE_VERSION, CONSOLE};
-use crate::worker::report::SocketRow;
+use crate::worker::report::{PoolRow, SocketRow};
 
 pub mod entries;
 pub mod explain;
@@ -63,7 +63,8 @@ pub async fn run<O: Operator>(show: Show, operator: &O, desk: &Desk, formats: Fo
             sockets::sockets(to, 'S', &sockets::active(operator.servers().await));
         }
         Show::Stats | Show::StatsTotals | Show::StatsAverages | Show::Totals => {
-            let report = desk.stats(Instant::now(), operator.pools().await);
+            let turn = desk.turn().await;
+            let report = turn.stats(Instant::now(), operator.pools().await);
             stats::stats(to, show, &report);
         }
         Show::DnsHosts => dns_hosts(to, operator.dns_hosts().await),
@@ -115,35 +116,43 @@ fn yes_no(yes: bool) -> Cell<'static> {
 fn state(to: &mut Table, state: GlobalState) {
     to.push(["active".into(), yes_no(!state.paused)]);
     to.push(["paused".into(), yes_no(state.paused)]);
+    if state.draining {
+        to.push(["draining".into(), yes_no(true)]);
+    }
 }
 
 /// What SHOW LISTS counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    databases: usize,
-    users: usize,
+pub(super) struct Counts {
+    pub(super) databases: usize,
+    pub(super) users: usize,
     peers: usize,
-    pools: usize,
+    pub(super) pools: usize,
     peer_pools: usize,
-    dns_names: usize,
-    dns_zones: usize,
-    consoles: usize,
-    lists: Lists,
+    pub(super) dns_names: usize,
+    pub(super) dns_zones: usize,
+    pub(super) consoles: usize,
+    pub(super) lists: Lists,
 }
 
 async fn counts<O: Operator>(operator: &O, desk: &Desk) -> Counts {
+    count(operator, desk, &operator.pools().await).await
+}
+
+/// The same with rows of pools that have been asked for already.
+pub(super) async fn count<O: Operator>(operator: &O, desk: &Desk, rows: &[PoolRow]) -> Counts {
     let users = operator.users().await;
     let own_user = usize::from(users.iter().all(|user| user.name != CONSOLE));
     Counts {
         databases: operator.databases().await.len() + 1,
         users: users.len() + own_user,
         peers: operator.config().peers.len(),
-        pools: pools::merge(operator.pools().await).len() + 1,
+        pools: pools::count(rows) + 1,
         peer_pools: operator.peer_pools().await.len(),
         dns_names: operator.dns_hosts().await.len(),
         dns_zones: operator.dns_zones().await.len(),
         consoles: desk.len(),
-        lists: operator.lists().await,
+        lists: operator.lists(rows),
     }
 }
 

@@ -1,6 +1,6 @@
 //! SHOW POOLS and SHOW PEER_POOLS. A pool is spread over the workers; here its rows become one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::admin::CONSOLE;
 use crate::admin::rows::PeerPoolRow;
@@ -22,6 +22,12 @@ pub fn merge(rows: Vec<PoolRow>) -> Vec<PoolRow> {
         }
     }
     merged.into_values().collect()
+}
+
+/// How many pools these rows are about.
+pub(super) fn count(rows: &[PoolRow]) -> usize {
+    let keys = rows.iter().map(|row| (&row.database, &row.user));
+    keys.collect::<HashSet<_>>().len()
 }
 
 fn add(sum: &mut PoolRow, row: &PoolRow) {

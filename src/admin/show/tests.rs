@@ -389,6 +389,9 @@ async fn small_ones() {
     assert_eq!(rows(&fake, "state").await, ["active|yes", "paused|no"]);
     fake.state.lock().paused = true;
     assert_eq!(rows(&fake, "state").await, ["active|no", "paused|yes"]);
+    fake.state.lock().draining = true;
+    let draining = ["active|no", "paused|yes", "draining|yes"];
+    assert_eq!(rows(&fake, "state").await, draining);
     let name = |hostname: &str, addresses: &[[u8; 4]]| DnsHostRow {
         hostname: hostname.to_owned(),
         ttl_s: 14,
@@ -515,7 +518,7 @@ async fn the_busiest_pools() {
         database: database.to_owned(),
         user: "u".to_owned(),
         stats: Stats {
-            query_count: 2000,
+            query_count: 2050,
             query_time: busy + 500,
             xact_time: busy + 500,
             wait_time: 500,
@@ -534,9 +537,9 @@ async fn the_busiest_pools() {
     };
     // Two workers have parts of `b`; the console is none of them.
     let expected = [
-        "b|u|66|4|0|1|0|0|0|0|66|4000|1",
-        "a|u|33|2|0|1|0|0|0|0|33|2000|1",
-        "idle|u|0|2|0|0|0|0|0|0|0|2000|0",
+        "b|u|66|4|0|1|0|0|0|0|66|4100|1",
+        "a|u|33|2|0|1|0|0|0|0|33|2050|1",
+        "idle|u|0|2|0|0|0|0|0|0|0|2050|0",
     ];
     assert_eq!(rows(&fake, "top").await, expected);
 }

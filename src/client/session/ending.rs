@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{End, Session, State};
+use super::{End, Flow, Session, State};
 use crate::client::deliver::ServerFault;
 use crate::client::login::Replication;
 use crate::config::PoolMode;
@@ -16,6 +16,38 @@ use crate::types::TxStatus;
 use crate::wire::build::{self, Severity};
 
 impl Session {
+    /// Nothing can be done now; whoever has been asked to leave does, if nothing is lost by that.
+    #[inline]
+    pub(super) fn rest(&mut self) -> Result<Flow, End> {
+        match self.card.is_leaving() {
+            true => self.leave(),
+            false => Ok(Flow::Wait),
+        }
+    }
+
+    fn leave(&mut self) -> Result<Flow, End> {
+        if !self.loses_nothing() {
+            return Ok(Flow::Wait);
+        }
+        // Asked of the kernel, which may know of bytes that the reactor has still to tell of: what has arrived is served first. What
+        // arrives from now on is never looked at, and so never executed.
+        match self.stream()?.input_waiting() {
+            Ok(true) => Ok(Flow::Wait),
+            Ok(false) => Err(End::told(ClientError::shutdown())),
+            Err(_) => Err(End::Gone),
+        }
+    }
+
+    /// Nothing that the client has said is unanswered, it has had every answer, and no transaction is open.
+    fn loses_nothing(&self) -> bool {
+        let is_free = match &self.state {
+            State::Idle => true,
+            State::Attached(lease) => lease.is_free(),
+            _ => false,
+        };
+        is_free && self.held.is_empty() && self.is_flushed()
+    }
+
     /// The linked server can't be used any more.
     pub(super) fn server_lost(&mut self, lost: &ServerLost) -> End {
         self.close_server(lost.client_error())

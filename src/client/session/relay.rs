@@ -28,7 +28,7 @@ impl Session {
         };
         let from_client = self.pump_client(turn, read)?;
         let moved = from_server == Flow::Again || from_client == Flow::Again;
-        Ok(if moved { Flow::Again } else { Flow::Wait })
+        if moved { Ok(Flow::Again) } else { self.rest() }
     }
 
     /// From the server to the client.

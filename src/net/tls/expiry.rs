@@ -95,12 +95,12 @@ mod tests {
         let file = Path::new("f");
         let chain =
             |chain: &[CertificateDer<'static>]| Expiry::of_chain(file, chain).map(|e| e.not_after);
-        assert_eq!(chain(&[own.clone()]), Some(end(2050)));
+        assert_eq!(chain(std::slice::from_ref(&own)), Some(end(2050)));
         assert_eq!(
             chain(&[own.clone(), between.clone(), root.clone()]),
             Some(end(2040))
         );
-        assert_eq!(chain(&[root.clone()]), Some(end(2030)));
+        assert_eq!(chain(std::slice::from_ref(&root)), Some(end(2030)));
         assert_eq!(chain(&[]), None);
         assert_eq!(chain(&[CertificateDer::from(vec![1, 2, 3]), own]), None);
         let authorities = Expiry::of_authorities(file, &[old, root]).unwrap();

@@ -99,6 +99,31 @@ async fn the_manager_is_told() {
     .await;
 }
 
+/// A drain is an end too, whoever orders it.
+#[tokio::test]
+async fn it_is_told_of_a_drain() {
+    not_in_pgbouncer!("it cannot drain");
+    bounded(60, async {
+        let (_, _, mut ini) = setup().await;
+        let manager = Manager::new(&ini);
+        ini.set("shutdown_mode", "drain").set("drain_lame_duck", 0);
+        for by_signal in [true, false] {
+            let mut pooler = ini.spawn_changed(|command| {
+                command.env("NOTIFY_SOCKET", &manager.path);
+            });
+            assert_eq!(manager.heard(), "READY=1");
+            if by_signal {
+                pooler.signal(Signal::SIGTERM);
+            } else {
+                pooler.console("SHUTDOWN DRAIN").await;
+            }
+            assert_eq!(manager.heard(), "STOPPING=1");
+            assert_eq!(pooler.wait_exit().await, Exit::Code(0));
+        }
+    })
+    .await;
+}
+
 /// Passes two sockets as descriptors 3 and 4, as a service manager would.
 const PASS: &str =
     "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" \"$1\"";

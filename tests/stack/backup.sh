@@ -76,8 +76,8 @@ backups_are_listed() {
 }
 
 wrong_key_is_refused() {
-  ! compose exec -T -e SECRETS_DIR=/tmp/wrong postgres bash -c 'mkdir -p /tmp/wrong; cp /run/secrets/* /tmp/wrong; rm -f /tmp/wrong/backup_s3_secret
-    echo 0123456789012345678901234567890123456789 >/tmp/wrong/backup_s3_secret; backup push full'
+  refused "403 (Forbidden)" compose exec -T -e SECRETS_DIR=/tmp/wrong postgres bash -c 'mkdir -p /tmp/wrong; cp /run/secrets/* /tmp/wrong
+    rm -f /tmp/wrong/backup_s3_secret; echo 0123456789012345678901234567890123456789 >/tmp/wrong/backup_s3_secret; backup push full'
 }
 
 # Neither names of tables nor what a page of PostgreSQL begins with.

@@ -35,7 +35,7 @@ image: ## the container image, pgweir:latest, from source
 deb: build ## a Debian package, in target
 	@config/debian/build.sh
 
-test-stack: ## the stack in docker/, for real, on a container engine: some 25 minutes (STACK="base ha"; PGWEIR_ENGINE=private, PGWEIR_STACK=skip)
+test-stack: ## the stack in docker/, for real, on a container engine (STACK="base ha": only these parts; PGWEIR_ENGINE=private; PGWEIR_STACK=skip)
 	@tests/needs.sh stack
 	@tests/stack.sh $(STACK)
 

@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help build demo test drivers soak bench bench-micro bench-callgrind compat compat-record differences docs
+.PHONY: help build demo test drivers monitoring soak bench bench-micro bench-callgrind compat compat-record differences docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -25,6 +25,10 @@ test: ## everything: style, lints, docs, Rust tests, real drivers, a short soak
 drivers: build ## only the driver tests, with the release build
 	@tests/needs.sh test
 	@tests/drivers/run.sh
+
+monitoring: build ## only the tests of config/monitoring: alerts, dashboards, and all of it running
+	@tests/needs.sh test
+	@tests/monitoring.sh
 
 soak: build ## 500 clients while the console reloads, reconnects and pauses, and PostgreSQL is killed (SOAK_SECONDS=60)
 	@tests/needs.sh demo

@@ -87,7 +87,7 @@ fn ram(text: &str) -> Result<u64, String> {
     let bytes = bytes_with_unit(text).and_then(|bytes| u64::try_from(bytes).ok());
     match bytes {
         Some(bytes @ RAM_MIN..=RAM_MAX) => Ok(bytes),
-        _ => Err("a size of 256MB to 64TB: 4GB, 512MB".to_owned()),
+        _ => Err("a size of 256MB to 65536GB: 4GB, 512MB".to_owned()),
     }
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold, as CI runs it: style, lints, documentation, the Rust tests, real drivers, the benchmark's own tests and
-# a moment of it, and a short soak. Goes on after a failure, says how long each step took, and ends with one line `N passed, N
-# failed` that counts the Rust tests, the driver and soak checks, and the steps without a count of their own. All Rust code is
+# a moment of it, the monitoring, and a short soak. Goes on after a failure, says how long each step took, and ends with one line `N passed, N
+# failed` that counts the Rust tests, the driver, monitoring and soak checks, and the steps without a count of their own. All Rust code is
 # built with the one development profile, the pooler under the drivers too: with its debug assertions.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -10,6 +10,7 @@ SOAK_SECONDS=10
 RUST_TESTS_SECONDS_MAX=2400
 DRIVERS_SECONDS_MAX=2400
 BENCH_SECONDS_MAX=120
+MONITORING_SECONDS_MAX=1200
 OUTPUT=$(mktemp)
 trap 'rm -f "$OUTPUT"' EXIT
 
@@ -51,6 +52,7 @@ step bench-test cargo test --locked --manifest-path benches/Cargo.toml --target-
 step bench-build cargo build --locked --manifest-path benches/Cargo.toml --target-dir "$TARGET_DIR/bench"
 step bench-run timeout "$BENCH_SECONDS_MAX" "$TARGET_DIR/bench/debug/pgweir-bench" run --rounds 1 --seconds 0.3 --no-calls \
   --idle-clients 50 --only simple-8,copy-in,open-50,idle-tls --json "$TARGET_DIR/bench/smoke.json"
+step monitoring timeout "$MONITORING_SECONDS_MAX" tests/monitoring.sh
 step soak tests/soak.sh "$SOAK_SECONDS"
 
 printf '\nsteps, and how long they took:\n'

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, and says so. For the demo and the benchmark: PostgreSQL and a C linker. For the
-# tests: also an LDAP server (which is not left running), a browser, promtool, a JDK, Debian's JDBC driver, and a Python environment with psycopg and asyncpg in target/venv. Debian packages come
-# from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
+# tests: also an LDAP server, Prometheus and postgres_exporter (none of them is left running), a browser, a JDK, Debian's JDBC driver, and
+# a Python environment with psycopg, asyncpg and yamllint in target/venv. Debian packages come from apt (through sudo unless root),
+# Python packages from PyPI. What is there already stays as it is.
 #
 # usage: tests/needs.sh demo|bench|test
 set -euo pipefail
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT_DIR/target}
-PYTHON_PACKAGES=('psycopg[binary]>=3.2' 'asyncpg>=0.29')
+PYTHON_PACKAGES=('psycopg[binary]>=3.2' 'asyncpg>=0.29' 'yamllint>=1.35')
+# Debian starts these when it installs them, unless it is told not to. The tests start their own when they need them.
+SERVICES=(slapd prometheus prometheus-postgres-exporter)
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -47,11 +50,12 @@ apt_install() {
     sudo=(sudo)
   fi
   say "installing with apt: $*"
-  local log quiet=
+  local log service services=() quiet=''
   log=$(mktemp)
-  # Debian starts what it installs unless this says no. The tests start an LDAP server of their own when they need it, and of
-  # Prometheus they need a tool only.
-  if [[ " $* " =~ " slapd "|" prometheus " && ! -e /usr/sbin/policy-rc.d ]]; then
+  for service in "${SERVICES[@]}"; do
+    if [[ " $* " == *" $service "* ]]; then services+=("$service"); fi
+  done
+  if ((${#services[@]} > 0)) && [[ ! -e /usr/sbin/policy-rc.d ]]; then
     quiet=/usr/sbin/policy-rc.d
     "${sudo[@]}" sh -c "printf '#!/bin/sh\\nexit 101\\n' >$quiet && chmod 755 $quiet"
     # shellcheck disable=SC2064
@@ -63,10 +67,8 @@ apt_install() {
     die "apt-get could not install: $*"
   fi
   if [[ -n $quiet ]]; then
-    # With systemd it would start with the next boot.
-    local service
-    for service in slapd prometheus; do
-      [[ " $* " == *" $service "* ]] || continue
+    # With systemd they would start with the next boot.
+    for service in "${services[@]}"; do
       "${sudo[@]}" systemctl disable "$service" >/dev/null 2>&1 || "${sudo[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
     done
     "${sudo[@]}" rm -f "$quiet"
@@ -77,7 +79,7 @@ apt_install() {
 
 python_environment() {
   local venv=$TARGET_DIR/venv
-  if "$venv/bin/python" -c 'import psycopg, asyncpg' 2>/dev/null; then return; fi
+  if "$venv/bin/python" -c 'import psycopg, asyncpg, yamllint' 2>/dev/null; then return; fi
   say "installing from PyPI into $venv: ${PYTHON_PACKAGES[*]}"
   rm -rf "$venv"
   python3 -m venv "$venv"
@@ -102,7 +104,8 @@ main() {
       [[ -x /usr/sbin/slapd ]] || missing+=(slapd)
       command -v ldapmodify >/dev/null || missing+=(ldap-utils)
       command -v chromium >/dev/null || missing+=(chromium)
-      command -v promtool >/dev/null || missing+=(prometheus)
+      command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
+      command -v prometheus-postgres-exporter >/dev/null || missing+=(prometheus-postgres-exporter)
       ;;
     *) die "usage: tests/needs.sh demo|bench|test" ;;
   esac

@@ -130,7 +130,9 @@ async fn attendance(app: &App) -> Attendance {
 /// The deadline has come: whoever is left is told so, and hears that before the process ends.
 async fn cut(app: &App) {
     let left = attendance(app).await;
-    tracing::warn!("draining: drain_deadline is over, closing {}", Left(left));
+    if left.clients > 0 {
+        tracing::warn!("draining: drain_deadline is over, closing {}", Left(left));
+    }
     app.admission.set_entrance(Entrance::Closed);
     app.tell_workers(|| Control::Kill(None, ClientError::shutdown()));
     let heard = async {

@@ -1,7 +1,7 @@
 //! What a worker has measured, and what it knows of one client: read when somebody asks.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Worker;
 use super::report::{ClientDoes, ClientView, Holder, QueueView, Waits};
@@ -76,7 +76,7 @@ impl Worker {
         let (card, shard) = self.roster.borrow().get(&client).cloned()?;
         let age = |since: Option<Instant>| since.map(|since| now.saturating_duration_since(since));
         let profile = card.profile();
-        let waits = age(card.wait_start.get()).filter(|_| waits(&card));
+        let waits_since = card.wait_start.get().filter(|_| waits(&card));
         let linked = card.linked.get();
         Some(ClientView {
             id: client.0,
@@ -84,8 +84,9 @@ impl Worker {
             database: profile.database.clone(),
             user: profile.user.clone(),
             does: does(&card),
-            waits: waits.map(|waited| Waits {
-                waited,
+            waits: waits_since.map(|since| Waits {
+                since,
+                waited: now.saturating_duration_since(since),
                 reason: self.why(client, &shard),
             }),
             query: age(card.query_start.get()),
@@ -109,9 +110,8 @@ impl Worker {
     pub(super) fn queue_view(&self, pool: &PoolKey, limit: Limit, now: Instant) -> QueueView {
         let mut view = QueueView::default();
         if let Some(shard) = self.shards.borrow().get(pool) {
-            let waited = |since| now.saturating_duration_since(since);
             let queue = shard.queue().into_iter();
-            view.waits.extend(queue.map(|(_, since, _)| waited(since)));
+            view.waits.extend(queue.map(|(_, since, _)| since));
             view.in_use = shard.with_core(|core| core.lent()) as u64;
             view.failure = shard
                 .share()
@@ -162,7 +162,7 @@ fn holder(card: &ClientCard, now: Instant) -> Option<Holder> {
     })
 }
 
-/// The longest of several, of several workers.
+/// Those of all workers as one.
 pub fn merge_queues(views: Vec<QueueView>) -> QueueView {
     let mut sum = QueueView::default();
     for view in views {
@@ -172,7 +172,5 @@ pub fn merge_queues(views: Vec<QueueView>) -> QueueView {
         let longer = |holder: &Holder| holder.lasts;
         sum.oldest = sum.oldest.into_iter().chain(view.oldest).max_by_key(longer);
     }
-    sum.waits
-        .sort_unstable_by_key(|waited: &Duration| std::cmp::Reverse(*waited));
     sum
 }

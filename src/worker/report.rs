@@ -2,7 +2,7 @@
 //! that a query needs.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::metrics::{Stats, WaitReason};
 use crate::net::PeerAddr;
@@ -181,6 +181,8 @@ pub enum ClientDoes {
 /// A wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
+    /// Since when: that decides who comes first.
+    pub since: Instant,
     /// For how long by now.
     pub waited: Duration,
     /// Why, as things are now.
@@ -226,8 +228,8 @@ pub struct Holder {
 /// The queue for one pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueView {
-    /// For how long each waiting client has waited; of several workers, the longest first.
-    pub waits: Vec<Duration>,
+    /// Since when each waiting client has waited.
+    pub waits: Vec<Instant>,
     /// Servers of the pool that clients use.
     pub in_use: u64,
     /// Why the last attempt to connect a server has failed, if it has.

@@ -191,7 +191,7 @@ fn explain_wait(view: &ClientView, waits: Waits, around: &Around<'_>) -> Explain
         .queue
         .waits
         .iter()
-        .filter(|waited| **waited > waits.waited)
+        .filter(|since| **since < waits.since)
         .count() as u64;
     let for_what = match view.does {
         ClientDoes::AwaitsGreeting => " to be greeted, for which a server is needed first",
@@ -336,8 +336,17 @@ fn eyes(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+
     use super::*;
     use crate::types::PoolKey;
+
+    /// A moment that all times here are counted from.
+    fn now() -> Instant {
+        static NOW: OnceLock<Instant> = OnceLock::new();
+        *NOW.get_or_init(|| Instant::now() + Duration::from_secs(60))
+    }
 
     fn client(does: ClientDoes, waits: Option<(u64, WaitReason)>) -> ClientView {
         ClientView {
@@ -350,6 +359,7 @@ mod tests {
             user: "joe".to_owned(),
             does,
             waits: waits.map(|(ms, reason)| Waits {
+                since: now() - Duration::from_millis(ms),
                 waited: Duration::from_millis(ms),
                 reason,
             }),
@@ -362,8 +372,9 @@ mod tests {
 
     /// Behind 13 others, and before one.
     fn queue(oldest: Option<(ClientDoes, u64)>) -> QueueView {
-        let mut waits = vec![Duration::from_secs(2); 13];
-        waits.extend([1200, 900].map(Duration::from_millis));
+        let waited_ms = [[2000; 13].as_slice(), &[1200, 900]].concat();
+        let since = |ms| now() - Duration::from_millis(ms);
+        let waits = waited_ms.into_iter().map(since).collect();
         QueueView {
             waits,
             in_use: 20,

@@ -302,7 +302,7 @@ async fn no_transaction_is_lost(mode: &str, workers: usize, restarts: usize) {
             .set("max_client_conn", 500)
             .set("shutdown_mode", "drain")
             .set("drain_lame_duck", 2)
-            .set("drain_deadline", 10);
+            .set("drain_deadline", 14);
     }
     let balancer = Balancer::new([inis[0].port, inis[1].port]);
     let mut poolers = Vec::new();

@@ -43,6 +43,21 @@ async fn explain(pooler: &Pooler, user: &str, state: &str) -> (String, String, S
     (cell("state"), cell("reason"), cell("hint"))
 }
 
+/// The places that clients in the queue are told, in order.
+async fn places(pooler: &Pooler) -> Vec<String> {
+    let clients = pooler.show("CLIENTS").await;
+    let mut places = Vec::new();
+    for row in &clients.rows {
+        if clients.get(row, "state") == "waiting" {
+            let id = clients.get(row, "id");
+            let table = pooler.show(&format!("EXPLAIN CLIENT {id}")).await;
+            places.push(table.get(&table.rows[0], "place").to_owned());
+        }
+    }
+    places.sort();
+    places
+}
+
 /// How many errors of this kind were counted.
 async fn errors(pooler: &Pooler, kind: &str) -> u64 {
     let count = pooler.show("ERRORS").await.value("kind", kind, "count");
@@ -100,6 +115,7 @@ async fn waits_for_a_full_pool_and_for_a_login() {
         assert!(counter(&pooler, "connections_denied", "pool").await > 0);
         let (state, reason, hint) = explain(&pooler, "u_trust", "waiting").await;
         assert_eq!(state, "waiting");
+        assert_eq!(places(&pooler).await, ["1", "2"]);
         assert!(
             reason.contains("the pool p/u_trust has all 1 of 1 servers, and 1 of them are in use"),
             "{reason}"

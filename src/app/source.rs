@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::parts;
 use crate::auth::{Secret, User};
-use crate::config::{Settings, connstr};
+use crate::config::{Settings, connstr, url};
 use crate::net::unix::SocketPath;
 use crate::net::{Resolver, Target};
 use crate::server::connect::ConnectPlan;
@@ -63,19 +63,15 @@ impl fmt::Display for SourceError {
 
 impl std::error::Error for SourceError {}
 
-/// A key and its value, which may be a password.
-type Pair = (String, Zeroizing<String>);
-
 impl Source {
     /// Reads a connection string; `password` is for one that has none.
     ///
     /// # Errors
     /// See [`SourceError`].
     pub fn parse(text: &str, password: Option<Zeroizing<String>>) -> Result<Source, SourceError> {
-        let scheme = ["postgresql://", "postgres://"];
-        let pairs = match scheme.iter().find_map(|scheme| text.strip_prefix(scheme)) {
-            Some(rest) => uri(rest)?,
-            None => {
+        let pairs: Vec<url::Pair> = match url::is_url(text) {
+            true => url::parse(text).map_err(|_| SourceError::Syntax)?,
+            false => {
                 let pairs = connstr::parse(text).map_err(|_| SourceError::Syntax)?;
                 let own = |(key, value): connstr::Pair<'_>| (key.to_owned(), value);
                 pairs.into_iter().map(own).collect()
@@ -173,65 +169,6 @@ impl Source {
             log_disconnections: false,
         })
     }
-}
-
-/// What stands behind `postgresql://`.
-fn uri(rest: &str) -> Result<Vec<Pair>, SourceError> {
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, dbname) = rest.split_once('/').unwrap_or((rest, ""));
-    let (login, address) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    let (host, port) = host_and_port(address)?;
-    let named = [
-        ("user", user),
-        ("password", password),
-        ("host", host),
-        ("port", port),
-        ("dbname", dbname),
-    ];
-    let queried = query.split('&').filter(|pair| !pair.is_empty());
-    let queried = queried.map(|pair| pair.split_once('=').ok_or(SourceError::Syntax));
-    let mut pairs = Vec::new();
-    for pair in named.into_iter().map(Ok).chain(queried) {
-        let (key, value) = pair?;
-        if !value.is_empty() {
-            pairs.push((key.to_owned(), decoded(value)?));
-        }
-    }
-    Ok(pairs)
-}
-
-/// `host:port`, `[::1]:port`, or either without a port.
-fn host_and_port(address: &str) -> Result<(&str, &str), SourceError> {
-    if let Some(bracketed) = address.strip_prefix('[') {
-        let (host, after) = bracketed.split_once(']').ok_or(SourceError::Syntax)?;
-        return match after.strip_prefix(':') {
-            Some(port) => Ok((host, port)),
-            None if after.is_empty() => Ok((host, "")),
-            None => Err(SourceError::Syntax),
-        };
-    }
-    Ok(address.split_once(':').unwrap_or((address, "")))
-}
-
-/// Without `%xx`.
-fn decoded(text: &str) -> Result<Zeroizing<String>, SourceError> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        rest = after;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2).ok_or(SourceError::Syntax)?;
-        let digit = |digit: u8| char::from(digit).to_digit(16).ok_or(SourceError::Syntax);
-        // Two hexadecimal digits are a byte.
-        bytes.push((digit(digits[0])? * 16 + digit(digits[1])?) as u8);
-        rest = after;
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|_| SourceError::Syntax)?;
-    Ok(Zeroizing::new(text.to_owned()))
 }
 
 #[cfg(test)]

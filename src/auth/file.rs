@@ -60,6 +60,11 @@ impl AuthFile {
         self.users.insert(user.name().into(), Arc::new(user));
     }
 
+    /// Takes the users of another in; they replace those of the same name.
+    pub fn add(&mut self, other: AuthFile) {
+        self.users.extend(other.users);
+    }
+
     /// The user of this name.
     pub fn lookup(&self, user: impl AsRef<[u8]>) -> Option<&Arc<User>> {
         self.users.get(user.as_ref())

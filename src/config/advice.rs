@@ -87,7 +87,7 @@ impl Advice<'_> {
             settings.auth_type,
             AuthType::Any | AuthType::Ldap | AuthType::Pam
         );
-        if needs_file && settings.auth_file.is_none() && !asks {
+        if needs_file && settings.auth_file.is_none() && self.config.userlist.is_none() && !asks {
             let method = settings.auth_type;
             self.warn(
                 "auth_type",

@@ -14,6 +14,7 @@ use super::entry::{
 };
 use super::problem::{Note, Place, Problem};
 use super::row::Remark;
+use super::secret::Secret;
 use super::settings::Settings;
 use super::table::{RETIRED, SETTINGS, find};
 use super::value::Raw;
@@ -142,6 +143,22 @@ impl Draft {
                 format!("{name} is set again, the first{first} has no effect"),
             ));
         }
+    }
+
+    /// Gives a setting a value that holds if nothing is said about it, before or after.
+    pub fn default_setting(&mut self, name: &str, raw: &Raw) {
+        if let Some(row) = find(name)
+            && !self.places.settings.contains_key(row.name)
+            && let Err(hint) = row.read(&mut self.config.settings, raw)
+        {
+            let text = format!("invalid value \"{}\" for parameter {name}", raw.shown());
+            self.problem(Problem::new(&Place::none(), text).hint(hint));
+        }
+    }
+
+    /// Takes lines as of an auth_file.
+    pub fn userlist(&mut self, lines: Secret) {
+        self.config.userlist = (!lines.expose().is_empty()).then_some(lines);
     }
 
     /// Takes an entry of `[databases]`.

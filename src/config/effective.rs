@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::entry::{Database, Peer, UserSettings, check_database_name};
+use super::secret::Secret;
 use super::settings::Settings;
 use super::words::{LoadBalanceHosts, PoolMode};
 
@@ -29,6 +30,8 @@ pub struct Config {
     pub users: BTreeMap<String, UserSettings>,
     /// The entries of `[peers]` by id.
     pub peers: BTreeMap<u16, Peer>,
+    /// Lines of users beside those of `auth_file`, from a configuration without a file.
+    pub userlist: Option<Secret>,
     /// The file that was read.
     pub path: PathBuf,
 }

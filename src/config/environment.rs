@@ -3,19 +3,21 @@
 //! A name that is no setting but looks like one is a mistake, because a misspelt limit that is silently not there is
 //! worse than no start. Names that others put there (Kubernetes for a service called pgweir, say) are only mentioned.
 
+use super::container::MARK;
 use super::draft::Draft;
 use super::problem::{Note, Place, Problem};
 use super::table::{SETTINGS, find};
 use super::value::Raw;
+use super::variables::{Named, named};
 
 /// What all our variables begin with.
 pub const PREFIX: &str = "PGWEIR_";
 
 /// Names further apart than this many letters are not misspellings of each other; short names less still.
-const TYPO_MAX: usize = 2;
+pub const TYPO_MAX: usize = 2;
 
-/// The variables of this process that begin with [`PREFIX`]. Bytes that are not UTF-8 are replaced, which no setting
-/// but text would survive.
+/// The variables of this process that begin with [`PREFIX`], or that may say something where there is no file
+/// ([`super::variables`]). Bytes that are not UTF-8 are replaced, which no setting but text would survive.
 pub fn variables() -> Vec<(String, String)> {
     std::env::vars_os()
         .map(|(name, value)| {
@@ -24,19 +26,19 @@ pub fn variables() -> Vec<(String, String)> {
                 value.to_string_lossy().into_owned(),
             )
         })
-        .filter(|(name, _)| name.starts_with(PREFIX))
+        .filter(|(name, _)| name.starts_with(PREFIX) || named(name) != Named::Foreign)
         .collect()
 }
 
 /// Takes those of the variables that are settings.
-pub fn read(variables: impl IntoIterator<Item = (String, String)>, draft: &mut Draft) {
-    for (variable, value) in variables {
+pub fn read(variables: &[(String, String)], draft: &mut Draft) {
+    for (variable, value) in variables.iter().filter(|(name, _)| name != MARK) {
         let Some(name) = variable.strip_prefix(PREFIX).map(str::to_ascii_lowercase) else {
             continue;
         };
-        let place = Place::whole(&variable);
+        let place = Place::whole(variable);
         if find(&name).is_some() {
-            draft.setting(&name, &Raw::free(&value), &place);
+            draft.setting(&name, &Raw::free(value), &place);
         } else if looks_like_a_setting(&name) {
             let hint = nearest(&name)
                 .map(|near| format!("did you mean {PREFIX}{}?", near.to_ascii_uppercase()));
@@ -71,7 +73,7 @@ fn looks_like_a_setting(name: &str) -> bool {
 }
 
 /// The edit distance of two names, or a number over [`TYPO_MAX`] when their lengths alone say as much.
-fn distance(one: &str, other: &str) -> usize {
+pub fn distance(one: &str, other: &str) -> usize {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     if one.len().abs_diff(other.len()) > TYPO_MAX {
         return TYPO_MAX + 1;

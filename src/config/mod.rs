@@ -8,7 +8,8 @@
 //! | [`table`], [`row`] | every setting once, and what a row says |
 //! | [`settings`], [`entry`] | the settings by name; `[databases]`, `[users]`, `[peers]` entries and their keys |
 //! | [`value`], [`number`], [`words`], [`secret`] | from text to typed values and back |
-//! | [`ini`], [`connstr`], [`toml`], [`environment`] | the notations |
+//! | [`ini`], [`connstr`], [`url`], [`toml`], [`environment`] | the notations |
+//! | [`container`], [`mod@variables`] | a configuration that is written in the environment alone |
 //! | [`source`], [`draft`] | reading files; collecting what they say, and the mistakes |
 //! | [`effective`] | [`Config`], and what follows from it for one pool or client |
 //! | [`advice`], [`check`](mod@check), [`problem`] | what is worth knowing, and the report of `pgweir check` |
@@ -16,6 +17,7 @@
 pub mod advice;
 pub mod check;
 pub mod connstr;
+pub mod container;
 pub mod draft;
 pub mod effective;
 pub mod entry;
@@ -29,7 +31,9 @@ pub mod settings;
 pub mod source;
 pub mod table;
 pub mod toml;
+pub mod url;
 pub mod value;
+pub mod variables;
 pub mod words;
 
 use std::path::Path;
@@ -61,8 +65,8 @@ pub struct Loaded {
     pub notes: Vec<Note>,
 }
 
-/// Reads the configuration file at `path` (TOML by its extension, else ini), overridden by those of the `variables`
-/// that begin with `PGWEIR_` (for the process's own, give [`variables`]).
+/// Reads the configuration file at `path` (TOML by its extension, `env:` for what the `variables` alone say, else ini), overridden by
+/// those of the `variables` that begin with `PGWEIR_` (for the process's own, give [`variables`](fn@variables)).
 ///
 /// # Errors
 /// All mistakes together, in the order of the file. Nothing of a file with mistakes is used.
@@ -86,22 +90,36 @@ pub fn settings_as_far_as_readable(
     path: Option<&Path>,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Settings {
+    let variables: Vec<(String, String)> = variables.into_iter().collect();
     let mut draft = Draft::default();
     if let Some(path) = path {
-        source::read(path, &mut draft);
+        read_written(path, &variables, &mut draft);
     }
-    environment::read(variables, &mut draft);
+    environment::read(&variables, &mut draft);
     draft.into_settings()
+}
+
+/// Takes what is written in a file, or in variables where there is none.
+fn read_written(path: &Path, variables: &[(String, String)], draft: &mut Draft) {
+    match container::is_environment(path) {
+        true => container::read(variables, container::read_value, draft),
+        false => source::read(path, draft),
+    }
 }
 
 fn read(
     path: &Path,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Finished, Vec<Problem>> {
+    let variables: Vec<(String, String)> = variables.into_iter().collect();
     let mut draft = Draft::default();
-    source::read(path, &mut draft);
-    environment::read(variables, &mut draft);
-    draft.finish(path, !source::is_toml(path))
+    let is_environment = container::is_environment(path);
+    read_written(path, &variables, &mut draft);
+    environment::read(&variables, &mut draft);
+    if !is_environment {
+        container::around_file(&variables, path, &mut draft);
+    }
+    draft.finish(path, !is_environment && !source::is_toml(path))
 }
 
 #[cfg(test)]

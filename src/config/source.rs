@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use zeroize::Zeroizing;
 
 use super::connstr;
+use super::container;
 use super::draft::{Draft, Pair};
 use super::ini::{Statement, statements};
 use super::problem::{Place, Problem};
@@ -33,7 +34,7 @@ pub fn is_toml(path: &Path) -> bool {
 /// Reads the file at `path`, and what it includes, into the draft.
 pub fn read(path: &Path, draft: &mut Draft) {
     let name = path.display().to_string();
-    let bytes = match read_file(path) {
+    let bytes = match read_file(path, FILE_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) => {
             return draft.problem(Problem::new(&Place::none(), cannot_load(&name, &error)));
@@ -45,8 +46,12 @@ pub fn read(path: &Path, draft: &mut Draft) {
     }
 }
 
-/// The files that reading `path` takes in: itself and what it includes, whether or not they are there and free of mistakes.
+/// The files that reading `path` takes in: itself and what it includes, whether or not they are there and free of mistakes; for the
+/// environment, those that this process's variables name.
 pub fn files(path: &Path) -> Vec<PathBuf> {
+    if container::is_environment(path) {
+        return container::files(&super::environment::variables());
+    }
     let mut found = Vec::new();
     gather_files(path, 0, &mut found);
     found
@@ -60,7 +65,9 @@ fn gather_files(path: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     if is_toml(path) {
         return;
     }
-    let Ok(bytes) = read_file(path) else { return };
+    let Ok(bytes) = read_file(path, FILE_BYTES_MAX) else {
+        return;
+    };
     for (_, statement) in statements(&bytes) {
         if let Statement::Include(included) = statement {
             gather_files(Path::new(included), depth + 1, found);
@@ -74,15 +81,16 @@ pub fn read_ini(bytes: &[u8], name: &str, draft: &mut Draft) {
     IniReader::new(draft).read(bytes, name, 0);
 }
 
-fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+/// What a file of at most so many bytes holds.
+pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
-    let expected = file.metadata()?.len().min(FILE_BYTES_MAX);
+    let expected = file.metadata()?.len().min(bytes_max);
     // Sized at once, so that growing leaves no copies of passwords behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(
         usize::try_from(expected).unwrap_or(0) + 1,
     ));
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > FILE_BYTES_MAX {
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > bytes_max {
         true => Err(io::Error::from(io::ErrorKind::FileTooLarge)),
         false => Ok(bytes),
     }
@@ -206,7 +214,7 @@ impl<'a> IniReader<'a> {
             return;
         }
         let name = path.display().to_string();
-        match read_file(path) {
+        match read_file(path, FILE_BYTES_MAX) {
             Ok(bytes) => self.read(&bytes, &name, depth),
             Err(error) => self
                 .draft

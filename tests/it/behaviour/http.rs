@@ -342,6 +342,10 @@ async fn slow_peers_keep_nobody_out() {
     bounded(120, async {
         let (ini, port) = with_metrics().await;
         let pooler = ini.start().await;
+        // Its threads are there, and have opened what they need.
+        let mut client = pooler.client("u_trust", "p").await;
+        client.ok("SELECT 1").await;
+        wait_for(port, "/metrics", "metrics", |answer| answer.status == 200).await;
         let before = pooler.open_files();
         let mut slow = Vec::new();
         for n in 0..200 {
@@ -356,7 +360,6 @@ async fn slow_peers_keep_nobody_out() {
         }
         assert_eq!(get(port, "/livez").await.status, 200);
         assert_eq!(get(port, "/metrics").await.status, 200);
-        let mut client = pooler.client("u_trust", "p").await;
         client.ok("SELECT 1").await;
         let open = pooler.open_files();
         assert!(open <= before + 50, "{before} files were open, now {open}");

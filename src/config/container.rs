@@ -1,6 +1,6 @@
 //! A configuration that nobody has written into a file: in a container, variables may say everything.
 //!
-//! The file named `env:` is such a configuration, for a start, a reload and `pgweir check` alike. [`variables`](super::variables)
+//! The file named `env:` is such a configuration, for a start, a reload and `pgweir check` alike. [`variables`](super::variables())
 //! knows the names; here they become settings, entries of `[databases]` and lines of an auth_file, which stays in memory. The files
 //! that `…_FILE` variables name are read anew with every reload. All mistakes are told together, and no message quotes a secret.
 

@@ -17,7 +17,7 @@ pub const PREFIX: &str = "PGWEIR_";
 pub const TYPO_MAX: usize = 2;
 
 /// The variables of this process that begin with [`PREFIX`], or that may say something where there is no file
-/// ([`super::variables`]). Bytes that are not UTF-8 are replaced, which no setting but text would survive.
+/// ([`super::variables()`]). Bytes that are not UTF-8 are replaced, which no setting but text would survive.
 pub fn variables() -> Vec<(String, String)> {
     std::env::vars_os()
         .map(|(name, value)| {

@@ -1,6 +1,5 @@
 //! Listening sockets: made once at start ([`bind_tcp`], [`bind_unix`], [`BoundListener::from_fd`]), then
-//! attached to the runtime that accepts ([`BoundListener::attach`], [`Listener::accept`]), or watched by workers, each of which takes
-//! whom it can ([`BoundListener::share`]).
+//! attached to the runtime that accepts ([`BoundListener::attach`], [`Listener::accept`]).
 //!
 //! Binding is synchronous because it happens before any runtime exists (and before the process changes its
 //! user or goes into the background). Nothing is logged here: texts come back to the caller. The
@@ -8,20 +7,17 @@
 
 mod adopt;
 mod leave;
-mod shared;
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-pub use self::shared::{SharedListener, WatchedListener};
 use super::options::TcpOptions;
 use super::stream::{DetachedStream, PeerAddr};
 use super::unix::{self, SocketFiles, UnixOptions};
@@ -111,24 +107,12 @@ pub struct Bound {
 pub struct BoundListener {
     /// Before `socket`: as long as the files are there, somebody answers.
     files: Option<SocketFiles>,
-    socket: Arc<Socket>,
+    socket: Socket,
     kind: Kind,
     name: String,
     is_passed: bool,
     /// The options that were set on it.
     options: Option<TcpOptions>,
-}
-
-/// What becomes of the connections of a listener.
-#[derive(Clone, Debug)]
-struct Nature {
-    kind: Kind,
-    /// The TCP address that it is bound to.
-    local_addr: Option<SocketAddr>,
-    /// The options that were set on it, and that its connections have from the beginning.
-    options: Option<TcpOptions>,
-    /// See [`Listener::refuse_new`].
-    refuses: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +162,7 @@ pub fn bind_unix(
 ) -> Result<BoundListener, ListenError> {
     let (socket, path, files) = unix::bind(dir, port, options)?;
     Ok(BoundListener {
-        socket: Arc::new(socket),
+        socket,
         kind: Kind::Unix,
         name: format!("unix:{path}"),
         files,
@@ -224,7 +208,7 @@ fn bind_one(addr: SocketAddr, options: &ListenOptions) -> Result<BoundListener, 
     let bound_to = socket.local_addr().ok().and_then(|a| a.as_socket());
     Ok(BoundListener {
         name: bound_to.unwrap_or(addr).to_string(),
-        socket: Arc::new(socket),
+        socket,
         kind: Kind::Tcp,
         files: None,
         is_passed: false,
@@ -254,7 +238,7 @@ impl BoundListener {
             return unusable("inherited socket is neither TCP nor Unix");
         };
         Ok(BoundListener {
-            socket: Arc::new(socket),
+            socket,
             kind,
             name,
             files: None,
@@ -286,27 +270,20 @@ impl BoundListener {
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
     pub fn attach(self) -> io::Result<Listener> {
-        let nature = self.prepare()?;
+        self.socket.set_nonblocking(true)?;
+        let local_addr = self.socket.local_addr()?.as_socket();
         // SAFETY: the socket owns its descriptor, which is the same for all its life, and nobody takes it out of the `AsyncFd` or
         // closes it behind its back.
         let socket = unsafe { AsyncFd::register_with_interest(self.socket, Interest::READABLE)? };
         Ok(Listener {
+            local_addr,
             socket,
-            nature,
+            kind: self.kind,
+            options: self.options,
             name: self.name,
+            refuses: false,
             is_passed: self.is_passed,
             _files: self.files,
-        })
-    }
-
-    /// Accepting must not block from here on.
-    fn prepare(&self) -> io::Result<Nature> {
-        self.socket.set_nonblocking(true)?;
-        Ok(Nature {
-            kind: self.kind,
-            local_addr: self.socket.local_addr()?.as_socket(),
-            options: self.options.clone(),
-            refuses: false,
         })
     }
 }
@@ -316,9 +293,15 @@ impl BoundListener {
 pub struct Listener {
     /// Removes socket and lock file when dropped. Before `socket`: as long as they are there, somebody answers.
     _files: Option<SocketFiles>,
-    socket: AsyncFd<Arc<Socket>>,
-    nature: Nature,
+    socket: AsyncFd<Socket>,
+    kind: Kind,
+    /// The TCP address that it is bound to.
+    local_addr: Option<SocketAddr>,
+    /// The options that were set on it, and that its connections have from the beginning.
+    options: Option<TcpOptions>,
     name: String,
+    /// See [`Listener::refuse_new`].
+    refuses: bool,
     is_passed: bool,
 }
 
@@ -368,10 +351,10 @@ impl Listener {
     pub async fn accept(&self, options: &TcpOptions) -> Result<Accepted, AcceptError> {
         let accepted = self
             .socket
-            .async_io(Interest::READABLE, |socket| adopt::accept(socket))
+            .async_io(Interest::READABLE, adopt::accept)
             .await;
         let (socket, peer) = accepted.map_err(AcceptError::from_accept)?;
-        let adopted = self.nature.adopt(socket, &peer, options);
+        let adopted = self.adopt(socket, &peer, options);
         adopted.map_err(AcceptError::Connection)
     }
 
@@ -382,7 +365,7 @@ impl Listener {
 
     /// Is it a Unix socket?
     pub fn is_unix(&self) -> bool {
-        self.nature.kind == Kind::Unix
+        self.kind == Kind::Unix
     }
 
     /// Was it passed to us ([`BoundListener::from_fd`])? Then others have it too: what is set on it stays set, and it goes on
@@ -393,7 +376,7 @@ impl Listener {
 
     /// The TCP address that it listens on; `None` for a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.nature.local_addr
+        self.local_addr
     }
 }
 

@@ -335,6 +335,13 @@ async fn errors_of_clients() {
         confused.until_closed().await;
         until_errors(&pooler, "protocol", 1).await;
         let killed = idle(&pooler, "u_trust", "p").await;
+        // Who was told good-bye may be on the way out still.
+        wait_until("it to be the only one", || async {
+            let clients = pooler.show("CLIENTS").await;
+            let of_pool = |row: &&Vec<_>| clients.get(row, "user") == "u_trust";
+            clients.rows.iter().filter(of_pool).count() == 1
+        })
+        .await;
         let clients = pooler.show("CLIENTS").await;
         let row = clients.find(&[("user", "u_trust")]).expect("the client");
         pooler

@@ -35,7 +35,9 @@
 //! # The threads
 //!
 //! Every [`worker`] has an executor ([`worker::executor`]) and a reactor ([`net::reactor`]) of its own, and owns its clients and its
-//! [`pool::shard::Shard`]s; nothing in it is locked. Accepting, TLS handshakes and password proofs, and logging in to servers, run on the login threads, which are nicer than the workers, so that
+//! [`pool::shard::Shard`]s; nothing in it is locked. All workers let clients in ([`worker::arrivals`]), and take their logins forward
+//! between queries, a few steps at a time; what takes long (TLS handshakes, PBKDF2, asking others) goes aside to the login threads
+//! ([`client::login::aside`]), as does logging in to servers. Those are nicer than the workers. So
 //! a storm of logins does not delay running queries. Signals, the configuration and the console live on the main thread and speak to
 //! the workers by message ([`worker::mail`]); so does HTTP ([`admin::http`]), on a thread of its own that is there if it is wanted. All that workers share is the [`pool::budget`] (atomic counters; limits hold exactly over
 //! all workers) and the [`server::prepared::StatementCache`], which is locked when a statement is named, never when it is used.
@@ -48,7 +50,7 @@
 //!    parameters; a user whom
 //!    `auth_file` does not know is looked up by a query over a pool ([`client::login::inquiry`], [`worker::inquiry`]); then the rule
 //!    that fits is found ([`auth::hba`]) and proofs are exchanged ([`auth::method`]).
-//! 2. The client is handed to the worker with the fewest of its pool, and becomes a [`client::session::Session`]; its
+//! 2. The client is handed to the worker with the fewest of its pool (the one that has let it in, among equals), and becomes a [`client::session::Session`]; its
 //!    [`client::greeting`] leaves in one write.
 //! 3. Bytes arrive. They are read into the worker's scratch buffer; an idle client has no buffer of its own.
 //! 4. [`pool::shard::Shard::checkout`] grants a [`pool::lease::Lease`], or the client stands in the queue with its
@@ -67,6 +69,8 @@
 //! - Messages are built and read by hand in [`wire`] instead of with a message crate: names, values and texts are bytes in whatever
 //!   encoding the client chose, and the crates at hand decode them as UTF-8, lossily.
 //! - Servers are dialled and logged in to on the login threads, not on the worker that wants them: a SCRAM proof costs milliseconds.
+//! - Workers accept by themselves: a login that changes threads twice costs two sleeps and two wakes more, which is most of what a
+//!   short-lived client costs. Queries go first, and what takes long does not happen there.
 //! - Workers run their tasks and watch their sockets without tokio, which was two fifths of what a query cost in user mode: its tasks,
 //!   timers and readiness are fit for any thread, and a worker's never leave theirs. The other threads are tokio's.
 

@@ -108,29 +108,25 @@ fn take_over(settings: &Settings, passed: Vec<OwnedFd>) -> Result<Vec<BoundListe
 }
 
 impl Doors {
-    /// Begins to accept, on the login threads.
-    ///
-    /// # Errors
-    /// A listener can't be used.
+    /// Has the workers begin to accept; tasks of the login threads see to it.
     pub fn open(
         app: &Arc<App>,
         logins: &tokio::runtime::Runtime,
         listeners: Vec<BoundListener>,
-    ) -> io::Result<Doors> {
+    ) -> Doors {
         let doors = Doors {
             tcp: watch::Sender::new(Door::Open),
             unix: watch::Sender::new(Door::Open),
         };
-        let _inside = logins.enter();
         for listener in listeners {
             let door = if listener.is_unix() {
                 doors.unix.subscribe()
             } else {
                 doors.tcp.subscribe()
             };
-            logins.spawn(front::accept(app.clone(), listener.attach()?, door));
+            logins.spawn(front::accept(app.clone(), listener, door));
         }
-        Ok(doors)
+        doors
     }
 
     /// Closes the TCP listeners, gently or at once, and returns when that is done: from then on everybody who has got in is counted.

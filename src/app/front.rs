@@ -1,13 +1,12 @@
-//! The front: connections are accepted, proved and handed to workers, on threads of their own below the workers' priority.
+//! The front: who comes in, proves who it is and is handed to a worker. Workers let clients in and take their logins forward
+//! ([`crate::worker::arrivals`]); what takes long goes aside to threads below the workers' priority.
 
-use std::future::Future as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::App;
 use super::cancel::cancel;
@@ -15,10 +14,13 @@ use super::doors::Door;
 use crate::client::admission::{KeyHolder, Presence};
 use crate::client::forward::Rules;
 use crate::client::greeting::Greeting;
-use crate::client::login::{Arrival, Caller, LoggedIn, Replication, receive};
+use crate::client::login::aside::{self, Login};
+use crate::client::login::{Arrival, Caller, ConsoleLogin, LoggedIn, Replication, receive};
 use crate::config::{PoolMode, PoolSettings, Settings};
-use crate::net::listen::{AcceptError, Accepted, Listener};
-use crate::types::{CancelKey, PoolKey};
+use crate::net::listen::{AcceptError, Accepted, BoundListener};
+use crate::net::options::TcpOptions;
+use crate::types::{CancelKey, PoolKey, WorkerId};
+use crate::worker::arrivals::{Doorman, Reception};
 use crate::worker::mail::{Mail, Newcomer};
 
 /// How long accepting pauses when the process has no descriptor left; PgBouncer pauses as long.
@@ -33,32 +35,91 @@ const HANDSHAKES: Duration = Duration::from_millis(250);
 /// A connection that is not yet anybody's, counted from accept on: a graceful end waits for it.
 struct Arriving(Arc<App>);
 
+impl Arriving {
+    fn new(app: &Arc<App>) -> Arriving {
+        app.arriving.fetch_add(1, SeqCst);
+        Arriving(app.clone())
+    }
+}
+
 impl Drop for Arriving {
     fn drop(&mut self) {
         self.0.arriving.fetch_sub(1, SeqCst);
     }
 }
 
-/// Accepts connections until this listener's door closes.
-pub async fn accept(app: Arc<App>, listener: Listener, mut door: watch::Receiver<Door>) {
+/// Has the workers let clients in until this listener's door closes.
+pub async fn accept(app: Arc<App>, listener: BoundListener, mut door: watch::Receiver<Door>) {
     loop {
-        let tcp = app.in_force().blueprint.tcp.clone();
-        tokio::select! {
-            how = shut(&mut door) => match how {
-                Door::Closing => return drain(&app, listener).await,
-                _ => return,
-            },
-            accepted = listener.accept(&tcp) => match accepted {
-                Err(AcceptError::Exhausted(error)) => {
+        match by_workers(&app, &listener, &mut door).await {
+            Ended::Shut(Door::Closing) => return drain(&app, listener).await,
+            Ended::Shut(_) => return,
+            Ended::Exhausted(error) => {
+                if let Some(error) = error {
                     tracing::warn!("accept() failed: {error}");
-                    tokio::select! {
-                        () = tokio::time::sleep(EXHAUSTED_PAUSE) => {}
-                        _ = shut(&mut door) => {}
-                    }
                 }
-                other => let_in(&app, other),
-            },
+                tokio::select! {
+                    () = tokio::time::sleep(EXHAUSTED_PAUSE) => {}
+                    _ = shut(&mut door) => {}
+                }
+            }
         }
+    }
+}
+
+/// Why nobody lets clients in any more.
+enum Ended {
+    /// The door is like this now.
+    Shut(Door),
+    /// The process lacks something; `None`: the workers have gone.
+    Exhausted(Option<io::Error>),
+}
+
+/// Lets clients in, on every worker at once. When this returns no worker does, and everybody whom they have let in is counted.
+async fn by_workers(
+    app: &Arc<App>,
+    listener: &BoundListener,
+    door: &mut watch::Receiver<Door>,
+) -> Ended {
+    let recall = watch::Sender::new(false);
+    let (report, mut reports) = mpsc::unbounded_channel();
+    for mailbox in &app.mailboxes {
+        let doorman = match listener.share() {
+            Ok(listener) => Doorman {
+                listener,
+                reception: Arc::new(Porch(app.clone())),
+                recalled: recall.subscribe(),
+                report: report.clone(),
+            },
+            Err(error) => {
+                let _ = report.send(error);
+                continue;
+            }
+        };
+        // A worker that is gone lets nobody in: the process is ending.
+        let _ = mailbox.send(Mail::Doorman(Box::new(doorman)));
+    }
+    drop(report);
+    let ended = tokio::select! {
+        how = shut(door) => Ended::Shut(how),
+        error = reports.recv() => Ended::Exhausted(error),
+    };
+    recall.send_replace(true);
+    while reports.recv().await.is_some() {}
+    ended
+}
+
+/// Where workers leave those whom they have let in.
+struct Porch(Arc<App>);
+
+impl Reception for Porch {
+    fn tcp_options(&self) -> TcpOptions {
+        self.0.in_force().blueprint.tcp.clone()
+    }
+
+    fn receive(&self, caller: Accepted, worker: WorkerId) -> Login {
+        let arriving = Arriving::new(&self.0);
+        Box::pin(arrive(arriving, caller.into(), Some(worker)))
     }
 }
 
@@ -70,24 +131,19 @@ async fn shut(door: &mut watch::Receiver<Door>) -> Door {
 
 fn let_in(app: &Arc<App>, accepted: Result<Accepted, AcceptError>) {
     if let Ok(caller) = accepted {
-        app.arriving.fetch_add(1, SeqCst);
-        let arriving = Arriving(app.clone());
-        let mut login = Box::pin(arrive(arriving, caller.into()));
-        // Most have said who they are by the time they are accepted, and many need not prove it: those are through after one step. What
-        // takes computing comes after a wait.
-        let mut no_waker = Context::from_waker(Waker::noop());
-        let step = catch_unwind(AssertUnwindSafe(|| login.as_mut().poll(&mut no_waker)));
-        if let Ok(Poll::Pending) = step {
-            tokio::spawn(login);
-        }
+        tokio::spawn(arrive(Arriving::new(app), caller.into(), None));
     }
 }
 
 /// Closes a listener so that nobody is lost who has connected to it, or has begun to where others listen on the same port.
-async fn drain(app: &Arc<App>, mut listener: Listener) {
+async fn drain(app: &Arc<App>, listener: BoundListener) {
     if listener.is_passed() {
         return; // who waits there is served by whoever is started next
     }
+    let mut listener = match listener.attach() {
+        Ok(listener) => listener,
+        Err(error) => return tracing::warn!("nobody more is let in: {error}"),
+    };
     let in_force = app.in_force();
     let tcp = &in_force.blueprint.tcp;
     // In a drain somebody else listens as well, behind a load balancer.
@@ -114,20 +170,31 @@ async fn drain(app: &Arc<App>, mut listener: Listener) {
     }
 }
 
-async fn arrive(arriving: Arriving, caller: Caller) {
+/// A login from its first byte to the hand-over, begun on a worker or on a login thread (`None`).
+async fn arrive(arriving: Arriving, caller: Caller, worker: Option<WorkerId>) {
     let app = &arriving.0;
     let desk = app.in_force().desk.clone();
     match receive(caller, &desk, &app.admission, &**app).await {
-        Some(Arrival::Client(client)) => hand_over(app, client),
-        Some(Arrival::Console(console)) => drop(app.console_arrivals.send(Box::new(console))),
+        Some(Arrival::Client(client)) => {
+            hand_over(app, client, worker.filter(|_| aside::is_on_worker()));
+        }
+        Some(Arrival::Console(console)) => show_in(app, console),
         Some(Arrival::Cancel { key, stream }) => cancel(app, key, stream).await,
         None => {}
     }
 }
 
-/// A client has proved its identity: it goes to the worker that has fewest of its pool.
-fn hand_over(app: &Arc<App>, client: LoggedIn) {
-    let guest = client.guest;
+/// A console user goes to the main thread.
+fn show_in(app: &App, mut console: ConsoleLogin) {
+    if console.guest.stream.park().is_ok() {
+        let _ = app.console_arrivals.send(Box::new(console));
+    }
+}
+
+/// A client has proved its identity: it goes to the worker that has fewest of its pool. The one that it is on already is preferred
+/// among equals.
+fn hand_over(app: &Arc<App>, client: LoggedIn, here: Option<WorkerId>) {
+    let mut guest = client.guest;
     let in_force = app.in_force();
     let config = &in_force.blueprint.config;
     if client.database.auto {
@@ -140,7 +207,10 @@ fn hand_over(app: &Arc<App>, client: LoggedIn) {
     let settings = config.pool_settings(&client.database, &key.user);
     let share = app.budget.pool(&key, &settings);
     share.show_credentials(&client.credentials);
-    let (worker, seat) = share.seat();
+    let (worker, seat) = share.seat_near(here);
+    if here != Some(worker) && guest.stream.park().is_err() {
+        return; // it is not there any more
+    }
     let cancel_key = app.new_key(KeyHolder::Client(worker as u32, guest.id));
     let newcomer = Newcomer {
         leftover: guest.leftover,

@@ -179,7 +179,7 @@ fn serve(prepared: Prepared, passed: Vec<OwnedFd>, readiness: Readiness) -> Resu
     let app = Arc::new(prepared.into_app(&lines, console_arrivals, pings));
     app.peers.renew(&config);
     start_workers(&app, &lines, mails, &logins)?;
-    let doors = Doors::open(&app, &logins, listeners)?;
+    let doors = Doors::open(&app, &logins, listeners);
     logins.spawn(watch_names(app.clone()));
     app.ensure_pools();
     super::web::begin(&app, web)?;

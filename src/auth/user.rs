@@ -66,6 +66,11 @@ impl User {
         }
     }
 
+    /// Would [`User::verifier`] be slow now?
+    pub fn is_slow_to_verify(&self) -> bool {
+        matches!(self.secret, Secret::Plain(_)) && self.verifier.get().is_none()
+    }
+
     fn derived_verifier(&self, password: &[u8], iterations: u32) -> Option<Arc<ScramVerifier>> {
         if let Some(verifier) = self.verifier.get() {
             return Some(verifier.clone());
@@ -123,10 +128,12 @@ mod tests {
     #[test]
     fn a_plain_secret_is_derived_once() {
         let user = User::new(b"ann", Secret::parse(b"pencil"));
+        assert!(user.is_slow_to_verify());
         let first = user.verifier(2).unwrap();
         let again = user.verifier(3).unwrap();
         assert!(Arc::ptr_eq(&first, &again));
         assert_eq!(again.iterations(), 2);
+        assert!(!user.is_slow_to_verify());
         assert!(first.matches_password(b"pencil"));
     }
 

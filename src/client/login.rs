@@ -1,11 +1,12 @@
 //! How a client is received: from its first byte up to and including its password proof.
 //!
-//! [`receive`] runs on the login runtime. What comes out is a client that may go to a worker, a console user, a cancel request,
+//! [`receive`] runs on a worker as long as it is quick, else on the login runtime ([`aside`]). What comes out is a client that may go to a worker, a console user, a cancel request,
 //! or nothing: then the connection has ended, and client and log have been told. AuthenticationOk is not sent here; it leaves
 //! with the rest of the welcome, which only a worker can put together.
 //!
 //! | file | subject |
 //! |---|---|
+//! | [`aside`] | where a login runs: on a worker, or aside |
 //! | `console` | who wants the console instead of a database |
 //! | [`desk`] | the settings as logins see them |
 //! | `elsewhere` | proofs that others judge: an LDAP server ([`ldap`]), PAM ([`pam`]) |
@@ -16,6 +17,7 @@
 //! | `proof` | the password exchange |
 //! | `visitor` | the connection meanwhile, and how it is turned away |
 
+pub mod aside;
 mod console;
 pub mod desk;
 mod elsewhere;
@@ -28,14 +30,17 @@ mod proof;
 pub mod request;
 mod visitor;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::gethostname;
 use tracing::{error, info};
 
+use self::aside::Deadline;
 pub use self::desk::{ConsoleRole, Desk, Referees};
 use self::inquiry::{Inquirer, Introduced, Wanted};
 use self::knock::Knock;
@@ -50,7 +55,8 @@ use crate::auth::user::USER_BYTES_MAX;
 use crate::auth::{User, text};
 use crate::config::{AuthType, CONSOLE_DATABASE, Database};
 use crate::metrics::ErrorKind;
-use crate::net::{DetachedStream, PeerAddr, Stream};
+use crate::net::{PeerAddr, Stream};
+use crate::server::inbox::Line;
 use crate::server::params::ParamSet;
 use crate::types::{CancelKey, ConnId};
 use crate::wire::build;
@@ -80,8 +86,8 @@ pub enum Arrival {
 /// A connection that has been let in, whatever it wants.
 #[derive(Debug)]
 pub struct Guest {
-    /// The connection, belonging to no runtime.
-    pub stream: DetachedStream,
+    /// The connection, of this runtime or of none.
+    pub stream: Line,
     /// What the client has sent ahead.
     pub leftover: Vec<u8>,
     /// What must be sent before AuthenticationOk, in the same write: NegotiateProtocolVersion, AuthenticationSASLFinal.
@@ -138,7 +144,7 @@ pub struct ConsoleLogin {
 ///
 /// Takes as long as the client does, at most `client_login_timeout` and a farewell. Dropping the future closes the connection
 /// and leaves every count as it was. Some steps compute for a millisecond or more (SCRAM for plain stored passwords, cleartext
-/// for SCRAM secrets), so this belongs on threads where nobody's query waits.
+/// for SCRAM secrets): before those it goes aside to threads where nobody's query waits.
 pub async fn receive(
     caller: impl TryInto<Caller>,
     desk: &Desk,
@@ -163,22 +169,25 @@ async fn within<T>(
     limit: Duration,
     login: impl Future<Output = Result<T, Ending>>,
 ) -> Result<T, Ending> {
-    if limit.is_zero() {
-        return login.await;
-    }
-    let ended = tokio::time::timeout(limit, login).await;
-    ended.unwrap_or_else(|_| {
-        Err(Ending::counted(
-            ErrorKind::LoginTimeout,
-            "client_login_timeout",
-        ))
+    let mut login = pin!(login);
+    let mut deadline = Deadline::after(limit);
+    poll_fn(|cx| match login.as_mut().poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(ended),
+        Poll::Pending => deadline.poll(cx).map(|()| {
+            Err(Ending::counted(
+                ErrorKind::LoginTimeout,
+                "client_login_timeout",
+            ))
+        }),
     })
+    .await
 }
 
 async fn log_in(visitor: &mut Visitor<'_>, socket: SocketGuard) -> Result<Arrival, Ending> {
     let startup = match knock::answer(visitor).await? {
         Knock::Login(startup) => startup,
         Knock::Cancel(key) => {
+            visitor.step_aside().await?;
             let (stream, _) = visitor.take_inbox()?.into_parts()?;
             return Ok(Arrival::Cancel { key, stream });
         }

@@ -1,5 +1,6 @@
 //! Listening sockets: made once at start ([`bind_tcp`], [`bind_unix`], [`BoundListener::from_fd`]), then
-//! attached to the runtime that accepts ([`BoundListener::attach`], [`Listener::accept`]).
+//! attached to the runtime that accepts ([`BoundListener::attach`], [`Listener::accept`]), or watched by workers, each of which takes
+//! whom it can ([`BoundListener::share`]).
 //!
 //! Binding is synchronous because it happens before any runtime exists (and before the process changes its
 //! user or goes into the background). Nothing is logged here: texts come back to the caller. The
@@ -7,17 +8,20 @@
 
 mod adopt;
 mod leave;
+mod shared;
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+pub use self::shared::{SharedListener, WatchedListener};
 use super::options::TcpOptions;
 use super::stream::{DetachedStream, PeerAddr};
 use super::unix::{self, SocketFiles, UnixOptions};
@@ -107,12 +111,24 @@ pub struct Bound {
 pub struct BoundListener {
     /// Before `socket`: as long as the files are there, somebody answers.
     files: Option<SocketFiles>,
-    socket: Socket,
+    socket: Arc<Socket>,
     kind: Kind,
     name: String,
     is_passed: bool,
     /// The options that were set on it.
     options: Option<TcpOptions>,
+}
+
+/// What becomes of the connections of a listener.
+#[derive(Clone, Debug)]
+struct Nature {
+    kind: Kind,
+    /// The TCP address that it is bound to.
+    local_addr: Option<SocketAddr>,
+    /// The options that were set on it, and that its connections have from the beginning.
+    options: Option<TcpOptions>,
+    /// See [`Listener::refuse_new`].
+    refuses: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +178,7 @@ pub fn bind_unix(
 ) -> Result<BoundListener, ListenError> {
     let (socket, path, files) = unix::bind(dir, port, options)?;
     Ok(BoundListener {
-        socket,
+        socket: Arc::new(socket),
         kind: Kind::Unix,
         name: format!("unix:{path}"),
         files,
@@ -208,7 +224,7 @@ fn bind_one(addr: SocketAddr, options: &ListenOptions) -> Result<BoundListener, 
     let bound_to = socket.local_addr().ok().and_then(|a| a.as_socket());
     Ok(BoundListener {
         name: bound_to.unwrap_or(addr).to_string(),
-        socket,
+        socket: Arc::new(socket),
         kind: Kind::Tcp,
         files: None,
         is_passed: false,
@@ -238,7 +254,7 @@ impl BoundListener {
             return unusable("inherited socket is neither TCP nor Unix");
         };
         Ok(BoundListener {
-            socket,
+            socket: Arc::new(socket),
             kind,
             name,
             files: None,
@@ -270,20 +286,27 @@ impl BoundListener {
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
     pub fn attach(self) -> io::Result<Listener> {
-        self.socket.set_nonblocking(true)?;
-        let local_addr = self.socket.local_addr()?.as_socket();
+        let nature = self.prepare()?;
         // SAFETY: the socket owns its descriptor, which is the same for all its life, and nobody takes it out of the `AsyncFd` or
         // closes it behind its back.
         let socket = unsafe { AsyncFd::register_with_interest(self.socket, Interest::READABLE)? };
         Ok(Listener {
-            local_addr,
             socket,
-            kind: self.kind,
-            options: self.options,
+            nature,
             name: self.name,
-            refuses: false,
             is_passed: self.is_passed,
             _files: self.files,
+        })
+    }
+
+    /// Accepting must not block from here on.
+    fn prepare(&self) -> io::Result<Nature> {
+        self.socket.set_nonblocking(true)?;
+        Ok(Nature {
+            kind: self.kind,
+            local_addr: self.socket.local_addr()?.as_socket(),
+            options: self.options.clone(),
+            refuses: false,
         })
     }
 }
@@ -293,15 +316,9 @@ impl BoundListener {
 pub struct Listener {
     /// Removes socket and lock file when dropped. Before `socket`: as long as they are there, somebody answers.
     _files: Option<SocketFiles>,
-    socket: AsyncFd<Socket>,
-    kind: Kind,
-    /// The TCP address that it is bound to.
-    local_addr: Option<SocketAddr>,
-    /// The options that were set on it, and that its connections have from the beginning.
-    options: Option<TcpOptions>,
+    socket: AsyncFd<Arc<Socket>>,
+    nature: Nature,
     name: String,
-    /// See [`Listener::refuse_new`].
-    refuses: bool,
     is_passed: bool,
 }
 
@@ -351,10 +368,10 @@ impl Listener {
     pub async fn accept(&self, options: &TcpOptions) -> Result<Accepted, AcceptError> {
         let accepted = self
             .socket
-            .async_io(Interest::READABLE, adopt::accept)
+            .async_io(Interest::READABLE, |socket| adopt::accept(socket))
             .await;
         let (socket, peer) = accepted.map_err(AcceptError::from_accept)?;
-        let adopted = self.adopt(socket, &peer, options);
+        let adopted = self.nature.adopt(socket, &peer, options);
         adopted.map_err(AcceptError::Connection)
     }
 
@@ -365,7 +382,7 @@ impl Listener {
 
     /// Is it a Unix socket?
     pub fn is_unix(&self) -> bool {
-        self.kind == Kind::Unix
+        self.nature.kind == Kind::Unix
     }
 
     /// Was it passed to us ([`BoundListener::from_fd`])? Then others have it too: what is set on it stays set, and it goes on
@@ -376,7 +393,7 @@ impl Listener {
 
     /// The TCP address that it listens on; `None` for a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.local_addr
+        self.nature.local_addr
     }
 }
 

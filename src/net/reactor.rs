@@ -16,6 +16,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use slab::Slab;
@@ -417,6 +418,65 @@ impl LocalSocket {
             Ok(None) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
+    }
+}
+
+/// A listener that this thread's reactor watches together with those of other threads: each new client rings for one that sleeps, and
+/// it rings again at every look as long as somebody waits.
+#[derive(Debug)]
+pub(super) struct Doorbell<L: AsFd> {
+    listener: L,
+    slot: usize,
+}
+
+impl<L: AsFd> Doorbell<L> {
+    /// Has this thread's reactor watch `listener`.
+    ///
+    /// # Errors
+    /// There is no reactor here, or it can't watch more.
+    pub(super) fn watch(listener: L) -> io::Result<Doorbell<L>> {
+        let slot = with_slots(|current| {
+            let entry = current.slots.vacant_entry();
+            let slot = entry.key();
+            let wanted = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
+            let token = epoll::EventData::new_u64(slot as u64);
+            epoll::add(&current.registry, &listener, token, wanted)?;
+            entry.insert(Slot {
+                ready: 0,
+                looks: Looks::AtOnce,
+                waker: None,
+            });
+            Ok(slot)
+        })?;
+        Ok(Doorbell { listener, slot })
+    }
+
+    pub(super) fn get_ref(&self) -> &L {
+        &self.listener
+    }
+
+    /// Has it rung since this was last asked? If not, the task is woken when it does.
+    pub(super) fn take_ring(&self, cx: &Context<'_>) -> bool {
+        CURRENT.with_borrow_mut(|current| {
+            let slot = current
+                .as_mut()
+                .and_then(|current| current.slots.get_mut(self.slot));
+            slot.is_some_and(|slot| {
+                slot.watch(cx.waker());
+                std::mem::take(&mut slot.ready) != 0
+            })
+        })
+    }
+}
+
+/// Others have the listener, too, so it stays open.
+impl<L: AsFd> Drop for Doorbell<L> {
+    fn drop(&mut self) {
+        // No reactor here any more: nothing to tell.
+        let _ = with_slots(|current| {
+            current.slots.try_remove(self.slot);
+            Ok(epoll::delete(&current.registry, &self.listener)?)
+        });
     }
 }
 

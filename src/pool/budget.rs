@@ -434,11 +434,16 @@ impl PoolShare {
 
     /// Counts a client as belonging to the worker that has fewest of this pool.
     pub fn seat(self: &Arc<Self>) -> (WorkerId, Seat) {
+        self.seat_near(None)
+    }
+
+    /// The same for a client that is on worker `here` already: it stays there if no other worker has fewer.
+    pub fn seat_near(self: &Arc<Self>, here: Option<WorkerId>) -> (WorkerId, Seat) {
         let fewest = self
             .faces
             .iter()
             .enumerate()
-            .min_by_key(|(_, face)| face.clients.load(SeqCst));
+            .min_by_key(|(worker, face)| (face.clients.load(SeqCst), Some(*worker) != here));
         let worker = fewest.map_or(0, |(worker, _)| worker);
         self.faces[worker].clients.fetch_add(1, SeqCst);
         self.unused_since.show(0);

@@ -58,11 +58,14 @@ pub struct Inbox {
     taken: usize,
 }
 
-enum Line {
+/// The connection of a client that is logging in.
+#[derive(Debug)]
+pub enum Line {
     /// Of the reactor of this runtime.
     Live(Stream),
-    /// Of none, and plain.
+    /// Of none.
     Parked {
+        /// The connection.
         stream: DetachedStream,
         /// It was read empty, or it is our turn to speak: what comes next has to be waited for.
         silent: bool,
@@ -72,6 +75,34 @@ enum Line {
 }
 
 impl Line {
+    /// Takes it away from its reactor.
+    ///
+    /// # Errors
+    /// The reactor does not let go; the connection is lost then.
+    pub fn park(&mut self) -> io::Result<()> {
+        if let Line::Live(_) = self
+            && let Line::Live(stream) = mem::replace(self, Line::Lost)
+        {
+            *self = Line::Parked {
+                stream: stream.detach()?,
+                silent: false,
+            };
+        }
+        Ok(())
+    }
+
+    /// Makes it one of the reactor of this runtime.
+    ///
+    /// # Errors
+    /// The reactor refuses it.
+    pub fn attach(mut self) -> io::Result<Stream> {
+        self.attached()?;
+        match self {
+            Line::Live(stream) => Ok(stream),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
     fn attached(&mut self) -> io::Result<&mut Stream> {
         if let Line::Parked { .. } = self
             && let Line::Parked { stream, .. } = mem::replace(self, Line::Lost)
@@ -197,13 +228,23 @@ impl Inbox {
     ///
     /// # Errors
     /// The reactor refuses the stream.
-    pub fn into_parts(mut self) -> io::Result<(Stream, Vec<u8>)> {
-        self.stream()?;
+    pub fn into_parts(self) -> io::Result<(Stream, Vec<u8>)> {
+        let (line, rest) = self.into_line();
+        Ok((line.attach()?, rest))
+    }
+
+    /// As [`Inbox::into_parts`], with the stream wherever it is.
+    pub fn into_line(self) -> (Line, Vec<u8>) {
         let rest = self.held().to_vec();
-        match self.line {
-            Line::Live(stream) => Ok((stream, rest)),
-            _ => Err(io::ErrorKind::NotConnected.into()),
-        }
+        (self.line, rest)
+    }
+
+    /// Takes the stream away from its reactor until it is next waited for.
+    ///
+    /// # Errors
+    /// The reactor does not let go.
+    pub fn park(&mut self) -> io::Result<()> {
+        self.line.park()
     }
 
     /// As [`Inbox::into_parts`], with the stream out of its runtime.

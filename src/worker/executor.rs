@@ -3,6 +3,9 @@
 //! Tasks never leave the thread, so running one costs no lock, and waking one from the same thread, as the reactor and other tasks
 //! do, costs one atomic exchange. Only who wakes a task from elsewhere (mail from other threads, a timer of the login runtime) takes
 //! a lock, and interrupts the worker's sleep if it sleeps. A task that panics ends; the others go on.
+//!
+//! Some tasks are patient ([`Spawner::spawn_patient`]): only [`PATIENT_TURNS`] of them have their turn between two looks at the
+//! sockets, after all the others, however many could go on.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -21,13 +24,25 @@ use slab::Slab;
 use crate::net::reactor::Reactor;
 use crate::types::LocalTask;
 
+/// How many rounds more there may be for tasks that others have woken before the sockets are looked at again: a client that was let in
+/// is on its worker, and greeted, after two.
+const MORE_ROUNDS: usize = 2;
+/// How many patient tasks have their turn between two looks at the sockets: so much later comes the reply to a query that arrives in a storm of them.
+pub const PATIENT_TURNS: usize = 2;
+
 /// It waits to be woken.
 const ASLEEP: u8 = 0;
 /// It stands in a queue, and needs not be woken again.
 const QUEUED: u8 = 1;
 
 thread_local! {
-    static HERE: Here = const { Here { home: Cell::new(std::ptr::null()), queue: RefCell::new(VecDeque::new()) } };
+    static HERE: Here = const {
+        Here {
+            home: Cell::new(std::ptr::null()),
+            queue: RefCell::new(VecDeque::new()),
+            patient: RefCell::new(VecDeque::new()),
+        }
+    };
 }
 
 /// What this thread's wakers need: whose thread it is, and the tasks that can go on.
@@ -35,6 +50,8 @@ struct Here {
     /// Only compared, never followed.
     home: Cell<*const Home>,
     queue: RefCell<VecDeque<Arc<Handle>>>,
+    /// The patient ones among them.
+    patient: RefCell<VecDeque<Arc<Handle>>>,
 }
 
 /// What other threads know of an executor.
@@ -53,6 +70,7 @@ struct Handle {
     home: Arc<Home>,
     /// Its place; another task may have it once this one has ended.
     place: usize,
+    is_patient: bool,
     state: AtomicU8,
 }
 
@@ -93,7 +111,7 @@ impl Executor {
         });
         HERE.with(|here| {
             here.home.set(Arc::as_ptr(&home));
-            here.queue.borrow_mut().clear();
+            here.clear();
         });
         Ok(Executor {
             tasks: Rc::default(),
@@ -111,7 +129,7 @@ impl Executor {
         }
     }
 
-    /// Runs tasks until `end` says so, which is asked after every round together with how long may be slept before it wants to be
+    /// Runs tasks until `end` says so, which is asked before every look at the sockets together with how long may be slept before it wants to be
     /// asked again.
     ///
     /// # Errors
@@ -120,12 +138,20 @@ impl Executor {
         loop {
             self.take_woken();
             self.round();
+            self.patient_turns();
+            for _ in 0..MORE_ROUNDS {
+                if HERE.with(|here| here.queue.borrow().is_empty()) {
+                    break;
+                }
+                self.take_woken();
+                self.round();
+            }
             let Some(patience) = end() else { return Ok(()) };
             self.rest(patience)?;
         }
     }
 
-    /// One turn for each task that can go on now; those that are woken meanwhile come next time, after the sockets.
+    /// One turn for each task that can go on now; those that are woken meanwhile come next time.
     fn round(&mut self) {
         let mut ready = std::mem::take(&mut self.spare);
         HERE.with(|here| std::mem::swap(&mut ready, &mut *here.queue.borrow_mut()));
@@ -133,6 +159,15 @@ impl Executor {
             self.turn(&handle);
         }
         self.spare = ready;
+    }
+
+    fn patient_turns(&self) {
+        for _ in 0..PATIENT_TURNS {
+            let Some(handle) = HERE.with(|here| here.patient.borrow_mut().pop_front()) else {
+                return;
+            };
+            self.turn(&handle);
+        }
     }
 
     fn turn(&self, handle: &Arc<Handle>) {
@@ -175,18 +210,16 @@ impl Executor {
         if self.home.any_woken.swap(false, Ordering::SeqCst) {
             let woken = std::mem::take(&mut *self.home.woken.lock());
             HERE.with(|here| {
-                let mut queue = here.queue.borrow_mut();
-                woken
-                    .into_iter()
-                    .rev()
-                    .for_each(|handle| queue.push_front(handle));
+                for handle in woken.into_iter().rev() {
+                    here.queue_of(&handle).borrow_mut().push_front(handle);
+                }
             });
         }
     }
 
     /// Looks after the sockets; sleeps if no task can go on.
     fn rest(&mut self, patience: Duration) -> io::Result<()> {
-        if HERE.with(|here| !here.queue.borrow().is_empty()) {
+        if HERE.with(Here::is_busy) {
             return self.reactor.wait(Some(Duration::ZERO));
         }
         self.home.sleeps.store(true, Ordering::SeqCst);
@@ -209,18 +242,47 @@ impl Drop for Executor {
                 drop_quietly(work);
             }
         }
-        HERE.with(|here| here.queue.borrow_mut().clear());
+        HERE.with(Here::clear);
+    }
+}
+
+impl Here {
+    fn queue_of(&self, handle: &Handle) -> &RefCell<VecDeque<Arc<Handle>>> {
+        if handle.is_patient {
+            &self.patient
+        } else {
+            &self.queue
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.queue.borrow().is_empty() || !self.patient.borrow().is_empty()
+    }
+
+    fn clear(&self) {
+        self.queue.borrow_mut().clear();
+        self.patient.borrow_mut().clear();
     }
 }
 
 impl Spawner {
     /// Starts a task.
     pub fn spawn(&self, work: LocalTask) {
+        self.start(work, false);
+    }
+
+    /// Starts a task that others don't wait for: see [`PATIENT_TURNS`].
+    pub fn spawn_patient(&self, work: LocalTask) {
+        self.start(work, true);
+    }
+
+    fn start(&self, work: LocalTask, is_patient: bool) {
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
         let handle = Arc::new(Handle {
             home: self.home.clone(),
             place: entry.key(),
+            is_patient,
             state: AtomicU8::new(ASLEEP),
         });
         let waker = Waker::from(handle);
@@ -259,7 +321,7 @@ impl Handle {
         let _ = HERE.try_with(|here| {
             let is_mine = |handle: &mut Arc<Handle>| Arc::as_ptr(&handle.home) == here.home.get();
             if let Some(handle) = woken.take_if(is_mine) {
-                here.queue.borrow_mut().push_back(handle);
+                here.queue_of(&handle).borrow_mut().push_back(handle);
             }
         });
         if let Some(handle) = woken {

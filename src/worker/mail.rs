@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::arrivals::Doorman;
 use super::drain::{Attendance, DrainPlan};
 use super::inquiry::Found;
 use super::report::{CensusRow, ClientView, PoolRow, QueueView, SocketRow};
@@ -19,11 +20,12 @@ use crate::error::ClientError;
 use crate::metrics::{Limit, WorkerMeasures};
 use crate::net::dial::Target;
 use crate::net::options::TcpOptions;
-use crate::net::stream::{DetachedStream, PeerAddr};
+use crate::net::stream::PeerAddr;
 use crate::net::tls::ServerTls;
 use crate::pool::budget::{PoolShare, Seat};
 use crate::pool::recipe::{Blueprint, Recipe};
 use crate::pool::shard::{PoolMail, Post};
+use crate::server::inbox::Line;
 use crate::server::params::ParamSet;
 use crate::types::{BackendKey, ConnId, PoolKey, WorkerId};
 
@@ -31,6 +33,8 @@ use crate::types::{BackendKey, ConnId, PoolKey, WorkerId};
 pub enum Mail {
     /// Between shards, or from a connection attempt.
     Pool(PoolMail),
+    /// Clients are to be let in.
+    Doorman(Box<Doorman>),
     /// A client has proved its identity.
     Client(Box<Newcomer>),
     /// A login asks `auth_query` who a user is.
@@ -46,8 +50,8 @@ pub type Mailbox = mpsc::UnboundedSender<Mail>;
 
 /// A client that has proved its identity, on its way to its worker.
 pub struct Newcomer {
-    /// Its socket.
-    pub stream: DetachedStream,
+    /// Its socket: of no reactor, or of the worker's that it is on the way to.
+    pub stream: Line,
     /// What it has sent ahead.
     pub leftover: Vec<u8>,
     /// Number of the connection.

@@ -1,8 +1,9 @@
 //! A thread that is a small, complete pooler: its runtime, its clients, its shards of the pools.
 //!
 //! Nothing in a worker is locked. A client becomes a session here, or is only asked about ([`inquiry`]). It is told things by [`mail`], looks at the clock in [`Worker::tick`], and tells about itself in
-//! rows ([`report`]). What workers share is the budget of `pool`, and nothing else.
+//! rows ([`report`]). It lets clients in by itself, too ([`arrivals`]). What workers share is the budget of `pool`, and nothing else.
 
+pub mod arrivals;
 mod census;
 mod client;
 pub mod drain;
@@ -37,6 +38,7 @@ use crate::server::conn::ParamSpace;
 use crate::server::params::{Interner, ParamSet, Tracked};
 use crate::server::prepared::StatementCache;
 use crate::types::{ConnId, PoolKey, WorkerId};
+use arrivals::Arrivals;
 use client::{Entry, Roster, Service};
 use executor::{Executor, Spawner};
 use mail::{
@@ -100,6 +102,9 @@ struct Worker {
     sessions: Rc<session::Surroundings>,
     shards: RefCell<HashMap<PoolKey, Rc<Shard>>>,
     roster: Rc<RefCell<Roster>>,
+    /// Those who log in here.
+    arrivals: RefCell<Arrivals>,
+    spawner: Spawner,
     /// What the clients have in common.
     profiles: RefCell<Profiles>,
     blueprint: RefCell<Arc<Blueprint>>,
@@ -122,10 +127,16 @@ impl Worker {
             let roster = known.borrow();
             Some(roster.get(&client)?.0.who(listen_port))
         };
+        let spawn = {
+            let spawner = spawner.clone();
+            Box::new(move |work| spawner.spawn(work))
+        };
         Rc::new(Worker {
+            spawner,
+            arrivals: RefCell::default(),
             around: Rc::new(shard::Surroundings {
                 who: Box::new(who),
-                spawn: Box::new(move |work| spawner.spawn(work)),
+                spawn,
                 worker: outfit.id,
                 workers: outfit.workers,
                 post: outfit.post,
@@ -162,6 +173,7 @@ impl Worker {
     fn receive(self: &Rc<Self>, message: Mail) {
         match message {
             Mail::Client(newcomer) => self.admit(*newcomer),
+            Mail::Doorman(doorman) => self.keep_door(*doorman),
             Mail::Inquiry(inquiry) => self.inquire(*inquiry),
             Mail::Pool(mail) => self.pool_mail(mail, Instant::now()),
             Mail::Cancel(client, reply) => drop(reply.send(self.aim_cancel(client))),
@@ -359,6 +371,7 @@ impl Worker {
                 self.fast_close(&card);
             }
         }
+        self.arrivals.borrow().wake_due(now);
         self.forget_unused(now);
         self.ticks.set(self.ticks.get().wrapping_add(1));
         if self.ticks.get().is_multiple_of(TICKS_PER_SWEEP) {

@@ -41,6 +41,7 @@ pub fn check_database(visitor: &Visitor<'_>, destination: &Destination) -> Resul
 
 /// Asks for the password, and asks others about it. Gives the user with that password.
 pub async fn prove(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<Arc<User>, Ending> {
+    visitor.step_aside().await?;
     build::authentication_cleartext(&mut visitor.outgoing);
     let failure = match claim.method {
         Method::Ldap(_) => text::LDAP_FAILED,

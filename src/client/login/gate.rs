@@ -113,6 +113,7 @@ async fn compare_peer(
         info!(who = %visitor.who(), "peer authentication is for Unix sockets only");
         return refused;
     };
+    visitor.step_aside().await?;
     let Some(name) = system_user(visitor, uid).await else {
         return refused;
     };

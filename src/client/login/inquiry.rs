@@ -250,6 +250,7 @@ async fn ask(
     listed: Option<Arc<User>>,
     wanted: &str,
 ) -> Result<Introduced, Ending> {
+    visitor.step_aside().await?;
     let inquiry = Inquiry {
         question,
         name: name.to_owned(),

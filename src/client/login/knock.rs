@@ -74,6 +74,7 @@ async fn direct_tls(visitor: &mut Visitor<'_>) -> Result<(), Ending> {
 }
 
 async fn shake_hands(visitor: &mut Visitor<'_>, tls: &ClientTls) -> Result<(), Ending> {
+    visitor.step_aside().await?;
     let (stream, _) = visitor.take_inbox()?.into_parts()?;
     match tls::accept(stream, tls).await {
         Ok(encrypted) => {

@@ -77,6 +77,7 @@ async fn prove_cleartext(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<
     let body = answer(visitor, PASSWORD_MESSAGE_MAX, text::PASSWORD_FAILED).await?;
     let password = cleartext::password(&body)
         .map_err(|error| Ending::counted(ErrorKind::AuthFailed, error.client_text()))?;
+    visitor.step_aside().await?;
     let secret = secret_of(claim.user.map(|user| &**user));
     judge(cleartext::verify(claim.name, secret, password))
 }
@@ -111,6 +112,9 @@ async fn prove_scram(visitor: &mut Visitor<'_>, claim: Claim<'_>) -> Result<(), 
     let first = sasl::client_first(&body)
         .map_err(|error| Ending::counted(ErrorKind::AuthFailed, error.client_text()))?;
 
+    if claim.user.is_some_and(|user| user.is_slow_to_verify()) {
+        visitor.step_aside().await?;
+    }
     let exchange = ServerExchange::new(secret_for_scram(visitor, claim), nonce);
     let begun = exchange.on_client_first(first);
     let (reply, awaiting) = begun.map_err(|error| refuse_scram(visitor, error))?;

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use tracing::{info, warn};
 
 use super::Guest;
+use super::aside;
 use super::desk::Desk;
 use super::inquiry::Inquirer;
 use crate::client::admission::{Admission, Arriving, Guards, Listed};
@@ -221,10 +222,19 @@ impl<'a> Visitor<'a> {
         Ok(())
     }
 
+    /// What comes next takes long, or needs more than a worker has: from here on the login runs on the login threads.
+    pub async fn step_aside(&mut self) -> Result<(), Ending> {
+        if aside::is_on_worker() {
+            self.inbox()?.park()?;
+            aside::leave().await;
+        }
+        Ok(())
+    }
+
     /// Lets the client in: from here on its connection is somebody else's.
     pub fn let_in(&mut self, params: ParamSet, guards: Guards) -> Result<Guest, Ending> {
         let tls = self.tls_version_text()?;
-        let (stream, leftover) = self.take_inbox()?.into_detached()?;
+        let (stream, leftover) = self.take_inbox()?.into_line();
         Ok(Guest {
             tls,
             stream,
@@ -266,6 +276,9 @@ impl<'a> Visitor<'a> {
     }
 
     async fn say_farewell(&mut self, error: &ClientError) {
+        if self.step_aside().await.is_err() {
+            return; // it is not there any more
+        }
         if let Some(Ok((stream, _))) = self.inbox.take().map(Inbox::into_parts) {
             let mut bytes = std::mem::take(&mut self.outgoing);
             build::error(&mut bytes, Severity::Fatal, &error.sqlstate, &error.text);

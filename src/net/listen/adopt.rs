@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use socket2::{SockAddr, SockRef, Socket};
 
-use super::{Accepted, Kind, Listener};
+use super::{Accepted, Kind, Nature};
 use crate::net::options::TcpOptions;
 use crate::net::socket::unix_peer;
 use crate::net::stream::{DetachedStream, PeerAddr};
@@ -39,7 +39,7 @@ pub(super) fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
     Ok((socket, peer))
 }
 
-impl Listener {
+impl Nature {
     /// Makes a connection with `options` of what was accepted.
     pub(super) fn adopt(
         &self,

@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use socket2::Socket;
 
 use super::adopt::accept;
-use super::{AcceptError, Accepted, Listener};
+use super::{AcceptError, Accepted, Listener, Nature};
 use crate::net::options::TcpOptions;
 
 /// Demands that packets arrive with so many hops left, at least; 0 takes all.
@@ -63,30 +63,32 @@ impl Listener {
     /// # Errors
     /// The system can't.
     pub fn refuse_new(&mut self) -> io::Result<()> {
-        if let Some(addr) = self.local_addr {
-            self.refuses = true;
+        if let Some(addr) = self.nature.local_addr {
+            self.nature.refuses = true;
             set_hops_left(self.socket.get_ref(), addr.is_ipv6(), NEVER_ROUTED)?;
         }
         Ok(())
-    }
-
-    /// A client's socket is like its listener, which refuses the client's packets.
-    pub(super) fn make_usable(&self, socket: &Socket, peer: SocketAddr) -> io::Result<()> {
-        match self.refuses {
-            true => set_hops_left(socket, peer.is_ipv6(), 0),
-            false => Ok(()),
-        }
     }
 
     /// The next client that waits already, asked of the kernel itself; `None` if nobody does.
     pub fn accept_waiting(&self, options: &TcpOptions) -> Option<Result<Accepted, AcceptError>> {
         match accept(self.socket.get_ref()) {
             Ok((socket, peer)) => {
-                let adopted = self.adopt(socket, &peer, options);
+                let adopted = self.nature.adopt(socket, &peer, options);
                 Some(adopted.map_err(AcceptError::Connection))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => Some(Err(AcceptError::from_accept(error))),
+        }
+    }
+}
+
+impl Nature {
+    /// A client's socket is like its listener, which refuses the client's packets.
+    pub(super) fn make_usable(&self, socket: &Socket, peer: SocketAddr) -> io::Result<()> {
+        match self.refuses {
+            true => set_hops_left(socket, peer.is_ipv6(), 0),
+            false => Ok(()),
         }
     }
 }

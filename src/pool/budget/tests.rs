@@ -355,3 +355,23 @@ fn only_what_nobody_holds_is_forgotten() {
     let known = budget.known.lock();
     assert!(known.databases.is_empty() && known.users.is_empty());
 }
+
+/// A client stays where it is as long as nobody has fewer; whoever comes from elsewhere goes where the fewest are.
+#[test]
+fn seats_are_given_where_the_fewest_are_and_best_at_home() {
+    let budget = Budget::new(3, silent());
+    let share = budget.pool(&key("d", "u"), &settings(1, 1, 1));
+    let mut seats = Vec::new();
+    for (here, expected) in [
+        (Some(2), 2),
+        (Some(2), 0),
+        (Some(1), 1),
+        (Some(1), 1),
+        (None, 0),
+        (Some(0), 2),
+    ] {
+        let (worker, seat) = share.seat_near(here);
+        assert_eq!(worker, expected, "after {} others", seats.len());
+        seats.push(seat);
+    }
+}

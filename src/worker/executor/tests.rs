@@ -209,3 +209,45 @@ fn tasks_that_are_left_are_dropped_and_later_ones_do_not_run() {
     spawner.spawn(Box::pin(async { panic!("it runs") }));
     Executor::enter().unwrap().run(|| None).unwrap();
 }
+
+/// However many patient tasks there are: an ordinary one has its turn between any few of them.
+#[test]
+fn patient_tasks_leave_room_for_others() {
+    let mut executor = Executor::enter().unwrap();
+    let turns = Rc::new(RefCell::new(String::new()));
+    for _ in 0..10 * PATIENT_TURNS {
+        let turns = turns.clone();
+        executor.spawner().spawn_patient(Box::pin(async move {
+            turns.borrow_mut().push('p');
+            give_way().await;
+            turns.borrow_mut().push('p');
+        }));
+    }
+    let (seen, all) = (turns.clone(), 20 * PATIENT_TURNS);
+    let count = move |of: char| seen.borrow().matches(of).count();
+    let (ordinary, counted) = (turns.clone(), count.clone());
+    executor.spawner().spawn(Box::pin(async move {
+        while counted('p') < all {
+            ordinary.borrow_mut().push('o');
+            give_way().await;
+        }
+    }));
+    run(&mut executor, move || count('p') == all);
+    let turns = turns.borrow();
+    let longest = turns.split('o').map(str::len).max();
+    assert!(longest <= Some(PATIENT_TURNS), "{turns}");
+}
+
+#[test]
+fn patient_tasks_are_woken_from_elsewhere() {
+    let mut executor = Executor::enter().unwrap();
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let heard = Rc::new(Cell::new(false));
+    let hearing = heard.clone();
+    executor.spawner().spawn_patient(Box::pin(async move {
+        hearing.set(receiver.recv().await == Some(7));
+    }));
+    let speaker = std::thread::spawn(move || sender.send(7).unwrap());
+    run(&mut executor, move || heard.get());
+    speaker.join().unwrap();
+}

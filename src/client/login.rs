@@ -187,6 +187,8 @@ async fn log_in(visitor: &mut Visitor<'_>, socket: SocketGuard) -> Result<Arriva
     let startup = match knock::answer(visitor).await? {
         Knock::Login(startup) => startup,
         Knock::Cancel(key) => {
+            // It takes nobody's place, however long it has to wait.
+            drop(socket);
             visitor.step_aside().await?;
             let (stream, _) = visitor.take_inbox()?.into_parts()?;
             return Ok(Arrival::Cancel { key, stream });

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, NoTls, Statement};
 
+use super::http::try_get;
 use crate::fixture::*;
 
 /// How often the balancer asks whether an instance is ready.
@@ -27,6 +28,7 @@ const TEST_SECS: u64 = 300;
 /// One place behind the balancer, which one instance after the other takes.
 struct Place {
     port: u16,
+    metrics_port: u16,
     ready: AtomicBool,
 }
 
@@ -39,10 +41,11 @@ struct Balancer {
 }
 
 impl Balancer {
-    fn new(ports: [u16; 2]) -> Arc<Balancer> {
+    fn new(ports: [(u16, u16); 2]) -> Arc<Balancer> {
         Arc::new(Balancer {
-            places: ports.map(|port| Place {
+            places: ports.map(|(port, metrics_port)| Place {
                 port,
+                metrics_port,
                 ready: AtomicBool::new(false),
             }),
             next: AtomicUsize::new(0),
@@ -258,19 +261,19 @@ fn bench(port: u16, script: String, ledger: Arc<Ledger>) -> std::thread::JoinHan
     })
 }
 
-/// As `/readyz` would say it.
-async fn is_ready(pooler: &Pooler) -> bool {
-    let state = pooler.show("STATE").await;
-    state.find(&[("key", "draining")]).is_none()
+/// Whether the instance at a place says that it is ready, as a probe asks it.
+async fn is_ready(place: &Place) -> bool {
+    let answer = try_get(place.metrics_port, "/readyz").await;
+    answer.is_some_and(|answer| answer.status == 200)
 }
 
 /// The balancer learns what an instance says of itself, some time later.
-async fn learn(balancer: &Balancer, at: usize, pooler: &Pooler, ready: bool) {
-    while is_ready(pooler).await != ready {
+async fn learn(place: &Place, ready: bool) {
+    while is_ready(place).await != ready {
         tokio::time::sleep(PROBE).await;
     }
     tokio::time::sleep(PROBE).await;
-    balancer.places[at].ready.store(ready, SeqCst);
+    place.ready.store(ready, SeqCst);
 }
 
 /// The rows of a table that begin with what a test has told to be there: how often each is.
@@ -295,8 +298,10 @@ async fn no_transaction_is_lost(mode: &str, workers: usize, restarts: usize) {
         )
         .await;
     let mut inis = [0, 1].map(|_| Ini::with_database(&cluster, &db));
-    for ini in &mut inis {
+    let metrics_ports = [free_port(), free_port()];
+    for (ini, port) in inis.iter_mut().zip(metrics_ports) {
         ini.set("workers", workers)
+            .set("metrics_port", port)
             .set("pool_mode", mode)
             .set("default_pool_size", if mode == "session" { 60 } else { 8 })
             .set("max_client_conn", 500)
@@ -304,11 +309,12 @@ async fn no_transaction_is_lost(mode: &str, workers: usize, restarts: usize) {
             .set("drain_lame_duck", 2)
             .set("drain_deadline", 14);
     }
-    let balancer = Balancer::new([inis[0].port, inis[1].port]);
+    let balancer = Balancer::new([0, 1].map(|at| (inis[at].port, metrics_ports[at])));
+    let places = &balancer.places;
     let mut poolers = Vec::new();
-    for (at, ini) in inis.iter().enumerate() {
+    for (ini, place) in inis.iter().zip(places) {
         poolers.push(ini.start().await);
-        learn(&balancer, at, &poolers[at], true).await;
+        learn(place, true).await;
     }
     let port = balancer.listen().await;
     let ledger = Arc::new(Ledger::default());
@@ -331,7 +337,7 @@ async fn no_transaction_is_lost(mode: &str, workers: usize, restarts: usize) {
         .await;
         let old = &mut poolers[at];
         old.signal(Signal::SIGTERM);
-        learn(&balancer, at, old, false).await;
+        learn(&places[at], false).await;
         assert_eq!(old.wait_exit().await, Exit::Code(0), "{}", old.log());
         let log = old.log();
         assert!(
@@ -339,7 +345,7 @@ async fn no_transaction_is_lost(mode: &str, workers: usize, restarts: usize) {
             "{log}"
         );
         poolers[at] = inis[at].start().await;
-        learn(&balancer, at, &poolers[at], true).await;
+        learn(&places[at], true).await;
     }
     ledger.done.store(true, SeqCst);
     while let Some(ended) = crowd.join_next().await {

@@ -15,8 +15,8 @@ use crate::fixture::*;
 
 /// An answer.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     head: String,
     body: String,
 }
@@ -38,7 +38,7 @@ async fn exchange(port: u16, request: &[u8]) -> Option<Answer> {
     })
 }
 
-async fn try_get(port: u16, path: &str) -> Option<Answer> {
+pub(super) async fn try_get(port: u16, path: &str) -> Option<Answer> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
     exchange(port, request.as_bytes()).await
 }

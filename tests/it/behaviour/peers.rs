@@ -25,12 +25,8 @@ async fn cancel(port: u16, key: &[u8]) {
     assert_eq!(conn.until_closed().await, vec![]);
 }
 
-/// A query of `owner`'s is cancelled by a request to another process.
-async fn cancel_from_afar(cluster: &Cluster, db: &str, owner: &Pooler, other: &Pooler, mark: &str) {
-    let mut client = owner.client("u_trust", "p").await;
-    client
-        .send(&msg::query(&format!("SELECT pg_sleep(60) /* {mark} */")))
-        .await;
+/// Waits until PostgreSQL runs a query with this mark. A request that overtakes the query which it is meant for cancels nothing.
+async fn until_it_runs(cluster: &Cluster, db: &str, mark: &str) {
     let sql = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = '{db}' AND state = 'active' AND query LIKE '%{mark}%'"
     );
@@ -38,6 +34,15 @@ async fn cancel_from_afar(cluster: &Cluster, db: &str, owner: &Pooler, other: &P
         cluster.sql("postgres", &sql).await.value() != "0"
     })
     .await;
+}
+
+/// A query of `owner`'s is cancelled by a request to another process.
+async fn cancel_from_afar(cluster: &Cluster, db: &str, owner: &Pooler, other: &Pooler, mark: &str) {
+    let mut client = owner.client("u_trust", "p").await;
+    client
+        .send(&msg::query(&format!("SELECT pg_sleep(60) /* {mark} */")))
+        .await;
+    until_it_runs(cluster, db, mark).await;
     cancel(other.port, &client.login.key.clone()).await;
     assert_eq!(
         client.until_ready().await.error_text().as_deref(),
@@ -185,27 +190,30 @@ async fn a_reload_changes_the_group_and_keys_stay_good() {
         pooler.console("RELOAD").await;
         cancel_from_afar(cluster, &db, &pooler, &other, "joined").await;
         for client in alone.iter_mut().chain([&mut before]) {
-            client.send(&msg::query("SELECT pg_sleep(60) /* old key */")).await;
-            wait_until("the query to run", || async {
-                let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{db}' AND state = 'active' AND query LIKE '%old key%'");
-                cluster.sql("postgres", &sql).await.value() != "0"
-            })
-            .await;
+            client
+                .send(&msg::query("SELECT pg_sleep(60) /* old key */"))
+                .await;
+            until_it_runs(cluster, &db, "old key").await;
             cancel(pooler.port, &client.login.key.clone()).await;
-            assert_eq!(client.until_ready().await.error_text().as_deref(), Some(CANCELLED));
+            assert_eq!(
+                client.until_ready().await.error_text().as_deref(),
+                Some(CANCELLED)
+            );
         }
         // Back in no group: a key from the time in it works at home, and nothing is forwarded.
         let mut member = pooler.client("u_trust", "p").await;
         lone.write();
         pooler.console("RELOAD").await;
         assert_eq!(pooler.show("PEERS").await.rows.len(), 2);
-        member.send(&msg::query("SELECT pg_sleep(60)")).await;
-        wait_until("a server to be busy", || async {
-            pooler.pool("p", "u_trust").await.is_some_and(|pool| pool.servers_active == 1)
-        })
-        .await;
+        member
+            .send(&msg::query("SELECT pg_sleep(60) /* back home */"))
+            .await;
+        until_it_runs(cluster, &db, "back home").await;
         cancel(pooler.port, &member.login.key.clone()).await;
-        assert_eq!(member.until_ready().await.error_text().as_deref(), Some(CANCELLED));
+        assert_eq!(
+            member.until_ready().await.error_text().as_deref(),
+            Some(CANCELLED)
+        );
         cancel(pooler.port, &[1, 2, 0, 1, 1, 1, 1, 0xff]).await;
         assert!(!other.log().contains("failed cancel request"));
     })

@@ -14,7 +14,7 @@ use super::doors::Door;
 use crate::client::admission::{KeyHolder, Presence};
 use crate::client::forward::Rules;
 use crate::client::greeting::Greeting;
-use crate::client::login::aside::{self, Login};
+use crate::client::login::aside::{self, Login, WayAside};
 use crate::client::login::{Arrival, Caller, ConsoleLogin, LoggedIn, Replication, receive};
 use crate::config::{PoolMode, PoolSettings, Settings};
 use crate::net::listen::{AcceptError, Accepted, BoundListener};
@@ -82,12 +82,14 @@ async fn by_workers(
     door: &mut watch::Receiver<Door>,
 ) -> Ended {
     let recall = watch::Sender::new(false);
+    let aside = WayAside::default();
     let (report, mut reports) = mpsc::unbounded_channel();
     for mailbox in &app.mailboxes {
         let doorman = match listener.share() {
             Ok(listener) => Doorman {
                 listener,
                 reception: Arc::new(Porch(app.clone())),
+                aside: aside.clone(),
                 recalled: recall.subscribe(),
                 report: report.clone(),
             },

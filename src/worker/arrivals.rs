@@ -15,8 +15,8 @@ use slab::Slab;
 use tokio::sync::{mpsc, watch};
 
 use super::Worker;
-use crate::client::login::aside::{self, Login, Step};
-use crate::net::listen::{AcceptError, Accepted, SharedListener, WatchedListener};
+use crate::client::login::aside::{self, Login, Step, WayAside};
+use crate::net::listen::{AcceptError, Accepted, SharedListener};
 use crate::net::options::TcpOptions;
 use crate::types::WorkerId;
 
@@ -35,6 +35,8 @@ pub struct Doorman {
     pub listener: SharedListener,
     /// What is done with them.
     pub reception: Arc<dyn Reception>,
+    /// Where those go who take long. While it is full, nobody is let in.
+    pub aside: WayAside,
     /// Becomes true, or is closed, when nobody is to be let in any more.
     pub recalled: watch::Receiver<bool>,
     /// Says why it can't go on: the process lacks something. Dropped when the listener's share has been given back.
@@ -71,46 +73,55 @@ impl Worker {
         let Doorman {
             listener,
             reception,
+            aside,
             mut recalled,
             report,
         } = doorman;
         let worker = self.clone();
         let door = async move {
-            let ended = match listener.watch() {
-                Ok(mut listener) => {
-                    let mut recalled = pin!(recalled.wait_for(|recalled| *recalled));
-                    let mut accepting = pin!(worker.let_in(&mut listener, &*reception));
-                    poll_fn(|cx| match recalled.as_mut().poll(cx) {
-                        Poll::Ready(_) => Poll::Ready(None),
-                        Poll::Pending => accepting.as_mut().poll(cx).map(Some),
-                    })
-                    .await
-                }
-                Err(error) => Some(error),
-            };
-            if let Some(error) = ended {
+            let mut recalled = pin!(recalled.wait_for(|recalled| *recalled));
+            let mut accepting = pin!(worker.let_in(listener, &*reception, &aside));
+            let ended = poll_fn(|cx| match recalled.as_mut().poll(cx) {
+                Poll::Ready(_) => Poll::Ready(None),
+                Poll::Pending => accepting.as_mut().poll(cx).map(Some),
+            });
+            if let Some(error) = ended.await {
                 let _ = report.send(error);
             }
         };
         self.spawner.spawn_patient(Box::pin(door));
     }
 
+    /// Ends when the process lacks something.
     async fn let_in(
         self: &Rc<Self>,
-        listener: &mut WatchedListener,
+        mut listener: SharedListener,
         reception: &dyn Reception,
+        way_aside: &WayAside,
     ) -> io::Error {
         loop {
-            let tcp = reception.tcp_options();
-            match poll_fn(|cx| listener.poll_accept(cx, &tcp)).await {
-                Ok(caller) => self.arrive(reception.receive(caller, self.around.worker)),
-                Err(AcceptError::Connection(_)) => {}
-                Err(AcceptError::Exhausted(error)) => return error,
+            let mut watched = match listener.watch() {
+                Ok(watched) => watched,
+                Err(error) => return error,
+            };
+            while !way_aside.is_full() {
+                let tcp = reception.tcp_options();
+                match poll_fn(|cx| watched.poll_accept(cx, &tcp)).await {
+                    Ok(caller) => {
+                        let login = reception.receive(caller, self.around.worker);
+                        self.arrive(login, way_aside.clone());
+                    }
+                    Err(AcceptError::Connection(_)) => {}
+                    Err(AcceptError::Exhausted(error)) => return error,
+                }
             }
+            // Not watched meanwhile: a listener rings as long as somebody waits there.
+            listener = watched.unwatch();
+            way_aside.has_room().await;
         }
     }
 
-    fn arrive(self: &Rc<Self>, login: Login) {
+    fn arrive(self: &Rc<Self>, login: Login, way_aside: WayAside) {
         let limit = self.blueprint.borrow().config.settings.client_login_timeout;
         let due = Instant::now().checked_add(limit);
         let waiting = Waiting {
@@ -121,6 +132,7 @@ impl Worker {
         self.spawner.spawn_patient(Box::pin(Arriving {
             worker: self.clone(),
             place,
+            way_aside,
             login: Some(login),
         }));
     }
@@ -131,6 +143,7 @@ struct Arriving {
     worker: Rc<Worker>,
     /// Its place among the [`Arrivals`].
     place: usize,
+    way_aside: WayAside,
     /// Until it is over, or goes aside.
     login: Option<Login>,
 }
@@ -150,7 +163,7 @@ impl Future for Arriving {
             }
             Step::Aside => {
                 if let Some(login) = self.login.take() {
-                    self.worker.around.logins.spawn(login);
+                    self.way_aside.send(login, &self.worker.around.logins);
                 }
                 Poll::Ready(())
             }

@@ -6,10 +6,18 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep_until};
+
+/// How many logins of one listener may wait for a login thread to begin with them before nobody more is let in there. Login threads come
+/// after the workers, so on a busy machine a flood (of cancel requests, of TLS handshakes) would be let in much faster than they
+/// work it off, until no descriptor is left. Who is not let in waits in the listener's queue, which has an end.
+pub const WAITING_MAX: u32 = 256;
 
 /// A login under way, wherever it runs.
 pub type Login = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -28,6 +36,38 @@ pub enum Step {
     Waits,
     /// It goes on as a task of the login threads. Its connection is of no reactor.
     Aside,
+}
+
+/// The way aside for those who come in by one listener. A clone leads to the same place.
+#[derive(Clone, Debug)]
+pub struct WayAside(Arc<Semaphore>);
+
+impl Default for WayAside {
+    fn default() -> WayAside {
+        WayAside(Arc::new(Semaphore::new(WAITING_MAX as usize)))
+    }
+}
+
+impl WayAside {
+    /// Do as many wait as may?
+    pub fn is_full(&self) -> bool {
+        self.0.available_permits() == 0
+    }
+
+    /// Waits until half of the room is free.
+    pub async fn has_room(&self) {
+        // It is never closed.
+        let _ = self.0.acquire_many(WAITING_MAX / 2).await;
+    }
+
+    /// Has the login threads go on with a login, whether there is room or not.
+    pub fn send(&self, login: Login, logins: &Handle) {
+        let waiting = self.0.clone().try_acquire_owned().ok();
+        logins.spawn(async move {
+            drop(waiting);
+            login.await;
+        });
+    }
 }
 
 /// Ends the step however it ends.
@@ -130,6 +170,24 @@ mod tests {
     fn one_that_needs_nothing_is_done() {
         let mut login: Login = Box::pin(async {});
         assert_eq!(step(&mut login, &mut cx()), Step::Done);
+    }
+
+    /// Those whom no login thread has begun with fill the way; those that it has begun with don't, however long they take.
+    #[test]
+    fn the_way_aside_is_full_until_logins_are_begun_with() {
+        let threads = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let way = WayAside::default();
+        for _ in 0..2 * WAITING_MAX {
+            assert_eq!(way.is_full(), way.0.available_permits() == 0);
+            way.send(Box::pin(std::future::pending()), threads.handle());
+        }
+        assert!(way.is_full());
+        let mut room = Box::pin(way.has_room());
+        assert!(room.as_mut().poll(&mut cx()).is_pending());
+        threads.block_on(room);
+        assert!(!way.is_full());
     }
 
     #[test]

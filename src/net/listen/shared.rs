@@ -57,6 +57,14 @@ impl SharedListener {
 }
 
 impl WatchedListener {
+    /// Ends this thread's watch.
+    pub fn unwatch(self) -> SharedListener {
+        SharedListener {
+            socket: self.doorbell.get_ref().clone(),
+            nature: self.nature,
+        }
+    }
+
     /// The next client, with `options` set on its socket if that is TCP. At most one for each look at the reactor: who waits behind it
     /// comes after the sockets that have input meanwhile, or goes to another worker.
     ///
@@ -166,8 +174,7 @@ mod tests {
     fn who_has_stopped_watching_leaves_clients_to_others() {
         let (listener, addr) = listener();
         let (mut reactor, _waker) = Reactor::enter().unwrap();
-        let first = listener.share().unwrap().watch().unwrap();
-        drop(first);
+        let first = listener.share().unwrap().watch().unwrap().unwatch();
         let client = TcpStream::connect(addr).unwrap();
         let mut second = listener.share().unwrap().watch().unwrap();
         let began = Instant::now();
@@ -179,7 +186,7 @@ mod tests {
         };
         assert_eq!(found, PeerAddr::Tcp(client.local_addr().unwrap()));
         // The listener is closed with its last share.
-        drop(listener);
+        drop((listener, first));
         let late = TcpStream::connect(addr).unwrap();
         while look(&mut reactor, &mut second).is_none() {
             assert!(began.elapsed() < SOON);

@@ -25,10 +25,7 @@ build_s3() {
   local folder=$WORK/s3
   mkdir -p "$folder"
   cp "$STACK_DIR"/s3/* "$folder/"
-  local started
-  started=$(now_ms)
   check "the S3 server's binary" s3_binary "$folder/s3s-fs" || exit 1
-  measured "the S3 server compiles" "$(seconds_since "$started")" "cargo install, once for all runs in this target folder"
   check "image s3 builds" timeout 600 docker buildx build --quiet --build-arg BASE="$ENGINE_BASE" --label "$ENGINE_LABEL" --tag "$PROJECT/s3" "$folder" || exit 1
 }
 
@@ -46,8 +43,11 @@ S3S_FS_VERSION=0.14.1
 s3_binary() {
   if [[ -n ${S3S_FS:-} ]]; then cp "$S3S_FS" "$1"; return; fi
   if [[ ! -x $WORK/tools/bin/s3s-fs ]]; then
+    local started
+    started=$(now_ms)
     CARGO_PROFILE_DEV_DEBUG=0 timeout 1200 cargo install s3s-fs --version "$S3S_FS_VERSION" --locked --features binary --debug \
       --root "$WORK/tools" --target-dir "$WORK/tools-target" || return 1
+    measured "the S3 server compiles" "$(seconds_since "$started")" "cargo install, once for all runs in this target folder"
   fi
   cp "$WORK/tools/bin/s3s-fs" "$1"
 }

@@ -69,7 +69,7 @@ scratch_is_ready() { [[ $(scratch_psql --command='SELECT pg_is_in_recovery()' 2>
 start_scratch() {
   pg_ctl --pgdata="$SCRATCH_DIR/data" --no-wait --silent --log="$SCRATCH_DIR/log" start --options="-p $SCRATCH_PORT \
     -c listen_addresses='' -c unix_socket_directories=$SCRATCH_DIR -c archive_mode=off -c logging_collector=off -c log_destination=stderr \
-    -c shared_buffers=64MB -c shared_preload_libraries=pg_stat_statements -c synchronous_standby_names='' -c primary_conninfo=''"
+    -c shared_buffers=64MB -c shared_preload_libraries=pg_stat_statements -c synchronous_standby_names='' -c primary_conninfo=''" 9>&-
 }
 
 stop_scratch() {
@@ -97,9 +97,11 @@ clear_scratch() {
   rm -rf "$SCRATCH_DIR/data" "$SCRATCH_DIR/source" "$SCRATCH_DIR/restored" "$SCRATCH_DIR/segment" "$SCRATCH_DIR/log"
 }
 
-# In a subshell, so that a failure anywhere in it is a failure that is recorded.
+# In a subshell, so that a failure anywhere in it is a failure that is recorded. One at a time: there is one scratch server.
 test_restore() {
   local started status=0
+  exec 9>"$SCRATCH_DIR/.lock"
+  flock --nonblock 9 || die "another restore test is running"
   started=$(date +%s)
   clear_scratch
   set +e

@@ -52,7 +52,7 @@ need_engine() {
 prepare() {
   rm -rf "$WORK/secrets"
   prepared=1
-  HA_SUBNET=${HA_SUBNET:-172.30.64}
+  HA_SUBNET=${HA_SUBNET:-10.213.64}
   export HA_SUBNET
   "$ROOT_DIR/docker/scripts/make-secrets" "$WORK/secrets" s3 >/dev/null
   chmod u+w "$WORK/secrets"/backup_s3_*

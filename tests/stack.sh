@@ -89,6 +89,9 @@ ENV
 
 finish() {
   local status=$?
+  # Whatever of the end fails, the rest of it follows.
+  set +e
+  trap '' INT TERM HUP
   trap - EXIT
   if ((prepared)); then down; fi
   engine_end

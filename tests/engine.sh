@@ -184,6 +184,6 @@ engine_stop() {
   done
   ENGINE_PID=''
   # Only after a kill is anything still mounted there.
-  findmnt -rno TARGET | grep "^$ENGINE_RUN_DIR/" | sort -r | xargs -r umount -l
+  findmnt -rno TARGET | grep "^$ENGINE_RUN_DIR/" | sort -r | xargs -r umount -l || true
   rm -rf "$ENGINE_RUN_DIR"
 }

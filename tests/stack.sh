@@ -4,11 +4,14 @@
 #
 # usage: tests/stack.sh [PART...]      PART: static scripts base replicas pgpool logical ha backup monitoring (all)
 # From the environment:
-#   PGWEIR_STACK=skip     without an engine: say so and succeed
+#   PGWEIR_STACK=skip     where no engine can be had: say so, do what needs none, and succeed
 #   PGWEIR_ENGINE=private make an engine when none answers
 #   PGWEIR_IMAGE          an image of the pooler to take instead of building it
+#   PGWEIR_BIN            a pooler to put into the image instead of compiling it
 #   S3S_FS                a binary of s3s-fs, instead of compiling it with cargo
 #   WALG                  a binary of wal-g (built with libsodium); without it the backups are tried with pgBackRest alone, and that is said
+# What is sourced is found beside this file, and the files are checked by themselves too.
+# shellcheck source-path=SCRIPTDIR disable=SC1091
 set -euo pipefail
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 STACK_DIR=$ROOT_DIR/tests/stack
@@ -33,13 +36,14 @@ wants_engine() {
   return 1
 }
 
+# need_engine: returns 1 when there is none and it was said that this is no failure.
 need_engine() {
   local status=0
   engine_begin || status=$?
   if ((status == 0)); then engine_plugins buildx compose || die "docker buildx and docker compose are needed"; return 0; fi
   if ((status == 1)) && [[ ${PGWEIR_STACK:-} == skip ]]; then
-    say "stack: skipped, as PGWEIR_STACK=skip asks: there is no container engine"
-    exit 0
+    say "SKIPPED, as PGWEIR_STACK=skip asks: without a container engine the stack was neither built nor run"
+    return 1
   fi
   die "the stack needs a container engine (PGWEIR_ENGINE=private makes one, PGWEIR_STACK=skip skips this)"
 }
@@ -48,7 +52,7 @@ need_engine() {
 prepare() {
   rm -rf "$WORK/secrets"
   prepared=1
-  HA_SUBNET=${HA_SUBNET:-172.30.64}
+  HA_SUBNET=${HA_SUBNET:-10.213.64}
   export HA_SUBNET
   "$ROOT_DIR/docker/scripts/make-secrets" "$WORK/secrets" s3 >/dev/null
   chmod u+w "$WORK/secrets"/backup_s3_*
@@ -85,8 +89,12 @@ ENV
 
 finish() {
   local status=$?
+  # Whatever of the end fails, the rest of it follows.
+  set +e
+  trap '' INT TERM HUP
   trap - EXIT
-  if ((prepared)); then down; engine_end; fi
+  if ((prepared)); then down; fi
+  engine_end
   exit "$status"
 }
 
@@ -108,23 +116,28 @@ show_measured() {
 }
 
 main() {
-  local wanted=("$@") name
+  local wanted=("$@") name without_engine=0
   if (($# == 0)); then wanted=("${PARTS[@]}"); fi
   for name in "${wanted[@]}"; do one_of "$name" "${PARTS[@]}" || die "no part $name: ${PARTS[*]}"; done
   trap finish EXIT
-  trap 'exit 130' INT TERM
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
   mkdir -p "$WORK"
   : >"$MEASURED"
   if wants_engine "${wanted[@]}"; then
-    need_engine
-    prepare
-    part=images
-    build_images "${wanted[@]}"
+    if need_engine; then
+      prepare
+      part=images
+      build_images "${wanted[@]}"
+    else
+      without_engine=1
+    fi
   fi
-  for name in "${wanted[@]}"; do run_part "$name"; done
+  for name in "${wanted[@]}"; do
+    if ((without_engine)) && wants_engine "$name"; then say "skip $name"; else run_part "$name"; fi
+  done
   show_measured
-  say "$passed passed, $failed failed"
-  ((failed == 0))
+  verdict
 }
 
 one_of() {

@@ -94,6 +94,8 @@ part_backup_scheduler() {
   started=$(now_ms)
   check "$engine: a restore test by hand" restore_test_by_hand
   measured "$engine: restore test" "$(seconds_since "$started")" "docker/scripts/test-restore"
+  check "$engine: but not two at a time" refused "another restore test is running" \
+    compose exec -T backup flock /var/lib/backup-scratch/.lock backup test-restore
   compose stop backup >/dev/null 2>&1
 }
 

@@ -15,6 +15,7 @@ part_base() {
   check "log is csv" equals csvlog as_superuser postgres app 'SHOW log_destination'
   check "statements are counted" as_superuser postgres app 'SELECT count(*) FROM public.pg_stat_statements'
   check "the log is written" compose exec -T postgres grep -rq 'ready to accept connections' /var/log/postgresql
+  check "and can be read" log_says 'ready to accept connections'
   check "passwords are not in the log" fails compose exec -T postgres grep -rqsF 'PASSWORD '"'" /var/log/postgresql
   check "nothing is published but on the loopback" loopback_only
 
@@ -23,6 +24,9 @@ part_base() {
   part_base_partitions
   part_base_life
 }
+
+# The command of the runbook.
+log_says() { compose exec -T postgres bash -c 'tail /var/log/postgresql/*.csv' | grep -F "$1" >/dev/null; }
 
 loopback_only() {
   local found
@@ -107,28 +111,55 @@ worker_makes_partition() {
 
 part_base_life() {
   local started took
-  took=$(compose exec -T postgres bash -c 'TIMEFORMAT=%R; time healthcheck' 2>&1 | tail -n 1)
-  measured "healthcheck" "$took s" "time healthcheck, in the container"
+  took=$(compose exec -T postgres bash -c 'TIMEFORMAT=%R; for _ in 1 2 3 4 5; do time healthcheck; done' 2>&1 | sort -n | head -n 1)
+  measured "healthcheck" "$took s" "time healthcheck in the container, the quickest of five"
   check "the healthcheck takes less than a second" awk -v took="$took" 'BEGIN { exit !(took ~ /^[0-9.]+$/ && took < 1) }'
   started=$(now_ms)
   check "stop" compose stop postgres
   measured "stop of the primary" "$(seconds_since "$started")" "compose stop, after pgbench"
   check "it stopped by itself" equals 0 docker inspect --format '{{.State.ExitCode}}' "$(container postgres)"
   started=$(now_ms)
-  check "start again" up postgres
-  measured "start of the primary" "$(seconds_since "$started")" "compose up with data there, until healthy"
+  check "the pooler stops" compose stop pgweir
+  measured "stop of the pooler" "$(seconds_since "$started")" "compose stop, no client connected; drain_lame_duck is 5 s of it"
+  check "by itself too" equals 0 docker inspect --format '{{.State.ExitCode}}' "$(container pgweir)"
+  started=$(now_ms)
+  check "start again" up postgres pgweir
+  measured "start with data" "$(seconds_since "$started")" "compose up with data there, until it and the pooler are healthy"
   check "the rows are there, through the pooler" within 30 equals one as_user app pgweir:6432 app 'SELECT name FROM things'
 
   check "maintenance mode" env_up PG_MAINTENANCE=1 postgres
   check "PostgreSQL sleeps, the container is healthy" compose exec -T postgres bash -c 'healthcheck && ! pg_isready -q'
   check "and wakes" env_up PG_MAINTENANCE=0 postgres
   check "with its rows" within 30 equals one as_user app pgweir:6432 app 'SELECT name FROM things'
+  part_base_certificates
   check "a profile of config/postgres" env_up PG_PROFILE=small postgres
   check "is what PostgreSQL runs with" equals 1310kB as_superuser postgres app 'SHOW work_mem'
   check "and does not cost the worker that maintains partitions" equals pg_stat_statements,pg_partman_bgw \
     as_superuser postgres app 'SHOW shared_preload_libraries'
   check "a wrong environment is refused" refused "PG_DATABASE=a b" compose run --rm --no-deps -T -e PG_DATABASE='a b' postgres true
 }
+
+# The runbook for renewing certificates: what both servers show afterwards is new, and clients that know the authority believe it.
+part_base_certificates() {
+  local old new
+  old=$(serials_shown)
+  (cd "$WORK/secrets" && rm server.crt server.key pgweir.crt pgweir.key)
+  check "certificates are made anew" "$ROOT_DIR/docker/scripts/make-secrets" "$WORK/secrets" s3
+  check "containers are made anew" up --force-recreate postgres pgweir
+  new=$(serials_shown)
+  check "both servers show a new certificate" equals 4 distinct_lines "$old" "$new"
+  check "which clients believe" within 30 equals one as_user app pgweir:6432 app 'SELECT name FROM things'
+}
+
+# The serial numbers of the certificates that PostgreSQL and the pooler show.
+serials_shown() {
+  local server
+  for server in postgres:5432 pgweir:6432; do
+    compose exec -T client bash -c 'openssl s_client -starttls postgres -connect "$1" </dev/null 2>/dev/null | openssl x509 -noout -serial' _ "$server"
+  done
+}
+
+distinct_lines() { printf '%s\n' "$@" | sort -u | grep -c .; }
 
 # env_up SETTING SERVICE...: with one setting of .env changed.
 env_up() {

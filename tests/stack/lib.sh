@@ -33,6 +33,12 @@ check() {
   fi
 }
 
+# verdict: the last line, and whether all is well.
+verdict() {
+  say "$passed passed, $failed failed"
+  ((failed == 0))
+}
+
 # equals WANTED COMMAND...
 equals() {
   local wanted=$1 got
@@ -76,6 +82,9 @@ up() {
   compose logs --tail 6 "$@"
   return 1
 }
+
+# up_alone SERVICE: without what it depends on.
+up_alone() { up --no-deps "$1"; }
 
 down() {
   compose --profile '*' down --volumes --remove-orphans --timeout 20 >/dev/null 2>&1 || true

@@ -11,6 +11,9 @@ part_pgpool() {
     'BEGIN; INSERT INTO marks VALUES (43); SELECT pg_is_in_recovery(); COMMIT'
   compose stop replica1 >/dev/null 2>&1
   check "reads go on without a replica" within 60 equals 42 as_user app pgpool:9999 app 'SELECT n FROM marks WHERE n = 42'
+  check "Pgpool-II stops" compose stop pgpool
+  check "and starts in its container again" up_alone pgpool
+  check "and serves" within 60 equals 42 as_user app pgpool:9999 app 'SELECT n FROM marks WHERE n = 42'
 }
 
 # Not pg_is_in_recovery(): Pgpool-II sends that to the primary.

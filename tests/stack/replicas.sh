@@ -122,9 +122,9 @@ recreate_replica2() {
   compose rm --force --stop --volumes replica2 && docker volume rm "${PROJECT}_replica2-data" && up replica2
 }
 
-# The runbook for a lost replica: its slot is still there, and is taken again.
+# The runbook for a lost replica: its slot is still there, and is replaced.
 part_replicas_lost() {
   check "a replica whose volume is lost is copied anew" recreate_replica2 postgres
-  check "with the slot that was there" within 30 equals t as_superuser postgres app "SELECT active FROM pg_replication_slots WHERE slot_name = 'replica2'"
+  check "with a slot" within 30 equals t as_superuser postgres app "SELECT active FROM pg_replication_slots WHERE slot_name = 'replica2'"
   check "and has the rows" within 20 equals 42 as_superuser replica2 app 'SELECT n FROM app.marks WHERE n = 42'
 }

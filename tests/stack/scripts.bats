@@ -220,6 +220,7 @@ refuses() { # refuses TEXT: the environment as it is now, with this complaint
 
 @test "metrics: the page is as Prometheus wants it" {
   BACKUP_ENGINE=walg
+  walg_size() { echo 4711; }
   record_backup full 0 1
   record_backup differential 0 1
   record_restore_test 0 1
@@ -229,7 +230,31 @@ refuses() { # refuses TEXT: the environment as it is now, with this complaint
   [[ "$status" -eq 0 && "$output" == *'postgres_tls_certificate_expiry_timestamp_seconds{file="server.crt"} 1'* ]]
   [ "$(grep -c '^# TYPE backup_last_result' <<<"$output")" -eq 1 ]
   [ "$(grep -c '^backup_last_result{' <<<"$output")" -eq 2 ]
+  [[ "$output" == *'backup_last_size_bytes{engine="walg",type="differential"} 4711'* ]]
   if command -v promtool >/dev/null; then promtool check metrics <<<"$output"; fi
+  # All that the alerts and dashboards expect (docs/monitoring.md), with the same labels.
+  local promised=$ROOT/tests/monitoring/backup.txt
+  [ -z "$(comm -23 <(series "$(<"$promised")") <(series "$output"))" ]
+}
+
+# series TEXT: each metric with the names of its labels.
+series() { sed -nE 's/^([a-z_]+\{.*\}) .*/\1/p' <<<"$1" | sed -E 's/="[^"]*"//g' | sort -u; }
+
+@test "metrics: a backup whose size is not told is a good one" {
+  BACKUP_ENGINE=pgbackrest
+  pgbackrest_size() { return 1; }
+  record_backup full 0 1
+  [ "$(last_value backup_last_result backup_full.values)" = 1 ]
+  [ ! -e "$METRICS_DIR/backup_size_full.values" ]
+}
+
+@test "pgbackrest: the size is that of the newest backup of its kind, as stored" {
+  pgbackrest() {
+    echo '[{"backup":[{"type":"full","info":{"repository":{"delta":1}}},{"type":"diff","info":{"repository":{"delta":2}}},
+      {"type":"full","info":{"repository":{"delta":3}}}]}]'
+  }
+  [ "$(pgbackrest_size full)" = 3 ]
+  [ "$(pgbackrest_size differential)" = 2 ]
 }
 
 @test "schedule: what is due" {

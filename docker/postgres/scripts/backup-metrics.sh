@@ -35,11 +35,18 @@ record() {
 
 # record_backup KIND STARTED SUCCESS
 record_backup() {
-  local failures
+  local failures size
   record backup "backup_$1.values" "engine=\"$BACKUP_ENGINE\",type=\"$1\"" "$2" "$3"
   failures=$(last_value backup_failures_total backup_failures.values)
   printf 'backup_failures_total{engine="%s"} %s\n' "$BACKUP_ENGINE" "$((failures + 1 - $3))" | write_values backup_failures.values
-  if [[ $3 == 1 ]]; then date +%s >"$METRICS_DIR/last_$1"; fi
+  if [[ $3 == 1 ]]; then
+    date +%s >"$METRICS_DIR/last_$1"
+    # Not to be told its size makes no backup a bad one.
+    size=$("${BACKUP_ENGINE}_size" "$1") || size=
+    if is_integer "$size"; then
+      printf 'backup_last_size_bytes{engine="%s",type="%s"} %s\n' "$BACKUP_ENGINE" "$1" "$size" | write_values "backup_size_$1.values"
+    fi
+  fi
 }
 
 # record_restore_test STARTED SUCCESS

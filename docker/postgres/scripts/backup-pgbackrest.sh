@@ -27,6 +27,13 @@ pgbackrest_push() {
   pgbackrest_prepare && pgbackrest backup --type="$type"
 }
 
+# pgbackrest_size KIND: what the newest backup of this kind takes in the bucket, in bytes.
+pgbackrest_size() {
+  local type=full
+  if [[ $1 == differential ]]; then type='diff'; fi
+  pgbackrest info --output=json | jq --arg type "$type" '[.[0].backup[] | select(.type == $type)] | last | .info.repository.delta'
+}
+
 pgbackrest_list() { pgbackrest info; }
 
 # `verify` reads every file in the bucket and compares its checksum; `check` sees a segment of WAL arrive. Both report errors by

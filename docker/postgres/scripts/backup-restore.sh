@@ -3,6 +3,9 @@
 
 SCRATCH_DIR=${SCRATCH_DIR:-/var/lib/backup-scratch}
 SCRATCH_PORT=5499
+# How long the restore test waits for the WAL that it needs to reach the bucket, and for the restored server.
+ARCHIVE_SECONDS=${ARCHIVE_SECONDS:-120}
+RESTORE_TEST_SECONDS=${RESTORE_TEST_SECONDS:-3600}
 
 is_running() { pg_isready --quiet --host=/run/postgresql --timeout=2; }
 
@@ -66,7 +69,7 @@ scratch_is_ready() { [[ $(scratch_psql --command='SELECT pg_is_in_recovery()' 2>
 start_scratch() {
   pg_ctl --pgdata="$SCRATCH_DIR/data" --no-wait --silent --log="$SCRATCH_DIR/log" start --options="-p $SCRATCH_PORT \
     -c listen_addresses='' -c unix_socket_directories=$SCRATCH_DIR -c archive_mode=off -c logging_collector=off -c log_destination=stderr \
-    -c shared_buffers=64MB -c shared_preload_libraries=pg_stat_statements -c synchronous_standby_names='' -c primary_conninfo=''"
+    -c shared_buffers=64MB -c shared_preload_libraries=pg_stat_statements -c synchronous_standby_names='' -c primary_conninfo=''" 9>&-
 }
 
 stop_scratch() {
@@ -77,11 +80,11 @@ compare_restored() {
   local point
   point=restore_test_$(date +%s)
   source_manifest "$point" >"$SCRATCH_DIR/source" || die "the running server could not be read"
-  until_true 120 segment_is_archived || die "the WAL of the restore point was not archived within 120 s"
+  until_true "$ARCHIVE_SECONDS" segment_is_archived || die "the WAL of the restore point was not archived within $ARCHIVE_SECONDS s"
   mkdir -m 0700 "$SCRATCH_DIR/data"
   "${BACKUP_ENGINE}_fetch" "$SCRATCH_DIR/data" name "$point"
   start_scratch
-  until_true "${RESTORE_TEST_SECONDS:-3600}" scratch_is_ready || { tail -n 20 "$SCRATCH_DIR/log" >&2; die "the restored server did not get ready"; }
+  until_true "$RESTORE_TEST_SECONDS" scratch_is_ready || { tail -n 20 "$SCRATCH_DIR/log" >&2; die "the restored server did not get ready"; }
   scratch_manifest >"$SCRATCH_DIR/restored"
   stop_scratch
   pg_checksums --check --pgdata="$SCRATCH_DIR/data" >/dev/null || die "checksums of the restored pages are wrong"
@@ -94,9 +97,11 @@ clear_scratch() {
   rm -rf "$SCRATCH_DIR/data" "$SCRATCH_DIR/source" "$SCRATCH_DIR/restored" "$SCRATCH_DIR/segment" "$SCRATCH_DIR/log"
 }
 
-# In a subshell, so that a failure anywhere in it is a failure that is recorded.
+# In a subshell, so that a failure anywhere in it is a failure that is recorded. One at a time: there is one scratch server.
 test_restore() {
   local started status=0
+  exec 9>"$SCRATCH_DIR/.lock"
+  flock --nonblock 9 || die "another restore test is running"
   started=$(date +%s)
   clear_scratch
   set +e

@@ -10,6 +10,7 @@ PORT = 9188
 HELP = {
     "backup_last_success_timestamp_seconds": ("gauge", "When the last good backup ended."),
     "backup_last_duration_seconds": ("gauge", "What the last good backup took."),
+    "backup_last_size_bytes": ("gauge", "What the last good backup takes in the bucket."),
     "backup_last_result": ("gauge", "Whether the last backup succeeded."),
     "backup_failures_total": ("counter", "Backups that failed."),
     "backup_restore_test_last_success_timestamp_seconds": ("gauge", "When a test of a restore last succeeded."),

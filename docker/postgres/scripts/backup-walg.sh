@@ -19,6 +19,12 @@ walg_push() {
   wal-g backup-push "${options[@]}" "$PGDATA"
 }
 
+# walg_size KIND: what the newest backup takes in the bucket, in bytes; deltas have a D in their name.
+walg_size() {
+  wal-g backup-list --detail --json | jq --arg kind "$1" \
+    '[.[] | select((.backup_name | test("_D_")) == ($kind == "differential"))] | sort_by(.finish_time) | last | .compressed_size'
+}
+
 walg_list() { wal-g backup-list --detail --pretty; }
 
 # Says OK only when no segment is missing between the oldest backup and now.

@@ -61,23 +61,36 @@ sql_file() {
 
 upstream_accepts() { pg_isready --quiet --host="$PG_UPSTREAM_HOST" --port="$PG_UPSTREAM_PORT" --timeout=3; }
 
-# Whether the slot is there already, as after a replica's volume was lost.
+# replication_command COMMAND: of the replication protocol, at the upstream.
+replication_command() {
+  psql "$(upstream_conninfo) dbname=postgres replication=true" --no-psqlrc --quiet --tuples-only --no-align --command="$1"
+}
+
+# Whether there is a slot of this name already, as after a replica's volume was lost.
 slot_exists() {
   local found
-  found=$(psql "$(upstream_conninfo) dbname=postgres replication=true" --no-psqlrc --tuples-only --no-align \
-    --command="READ_REPLICATION_SLOT $PG_SLOT") || die "cannot ask $PG_UPSTREAM_HOST for the slot $PG_SLOT"
+  found=$(replication_command "READ_REPLICATION_SLOT $PG_SLOT") || die "cannot ask $PG_UPSTREAM_HOST for the slot $PG_SLOT"
   [[ $found == physical* ]]
 }
 
+drop_slot() { replication_command "DROP_REPLICATION_SLOT $PG_SLOT"; }
+
+# The slot is made before the copy begins, and holds WAL from then on: pg_basebackup makes one only after the copy has begun, when a
+# checkpoint (as of another copy) may have taken away what it needs. One that is there may have been given up, so it is replaced.
+make_slot() {
+  if slot_exists; then until_true 60 drop_slot || die "the slot $PG_SLOT is in use: by another replica of the same name?"; fi
+  replication_command "CREATE_REPLICATION_SLOT $PG_SLOT PHYSICAL (RESERVE_WAL)" >/dev/null || die "cannot make the slot $PG_SLOT"
+}
+
 init_replica() {
-  local fresh=$PGDATA.init create=(--create-slot)
+  local fresh=$PGDATA.init
   rm -rf "$fresh"
   log "waiting for $PG_UPSTREAM_HOST"
   until_true 120 upstream_accepts || die "$PG_UPSTREAM_HOST:$PG_UPSTREAM_PORT does not accept connections"
-  if slot_exists; then create=(); fi
+  make_slot
   log "copying $PG_UPSTREAM_HOST, slot $PG_SLOT"
-  pg_basebackup --pgdata="$fresh" --dbname="$(upstream_conninfo)" --wal-method=stream --checkpoint=fast \
-    "${create[@]}" --slot="$PG_SLOT" || die "the copy failed"
+  pg_basebackup --pgdata="$fresh" --dbname="$(upstream_conninfo)" --wal-method=stream --checkpoint=fast --slot="$PG_SLOT" \
+    || die "the copy failed"
   # Settings of the other server's ALTER SYSTEM are not ours, nor is an old target of recovery.
   rm -f "$fresh/recovery.signal"
   touch "$fresh/standby.signal"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The stack in docker/, for real: every image is built, every profile comes up, and what it promises is tried. Uses the engine that
-# runs; PGWEIR_ENGINE=private makes one where it can. Takes some 25 minutes on two cores; leaves no container, volume or network.
+# runs; PGWEIR_ENGINE=private makes one where it can. Takes some 15 minutes on two cores; leaves no container, volume or network.
 #
 # usage: tests/stack.sh [PART...]      PART: static scripts base replicas pgpool logical ha backup monitoring (all)
 # From the environment:

@@ -79,12 +79,12 @@ pub struct Spawner {
 }
 
 impl Executor {
-    /// Makes this thread one that runs tasks, with a reactor for their sockets, and a beat that comes `every` so often.
+    /// Makes this thread one that runs tasks, with a reactor for their sockets.
     ///
     /// # Errors
     /// As [`Reactor::enter`].
-    pub fn enter(every: Duration) -> io::Result<Executor> {
-        let (reactor, alarm) = Reactor::enter(every)?;
+    pub fn enter() -> io::Result<Executor> {
+        let (reactor, alarm) = Reactor::enter()?;
         let home = Arc::new(Home {
             woken: Mutex::default(),
             any_woken: AtomicBool::new(false),
@@ -111,18 +111,17 @@ impl Executor {
         }
     }
 
-    /// Runs tasks until `end` says so. It is asked after every round, and told whether the beat has come meanwhile.
+    /// Runs tasks until `end` says so, which is asked after every round together with how long may be slept before it wants to be
+    /// asked again.
     ///
     /// # Errors
     /// The reactor's.
-    pub fn run(&mut self, mut end: impl FnMut(bool) -> bool) -> io::Result<()> {
+    pub fn run(&mut self, mut end: impl FnMut() -> Option<Duration>) -> io::Result<()> {
         loop {
             self.take_woken();
             self.round();
-            if end(self.reactor.take_beat()?) {
-                return Ok(());
-            }
-            self.rest()?;
+            let Some(patience) = end() else { return Ok(()) };
+            self.rest(patience)?;
         }
     }
 
@@ -186,14 +185,15 @@ impl Executor {
     }
 
     /// Looks after the sockets; sleeps if no task can go on.
-    fn rest(&mut self) -> io::Result<()> {
+    fn rest(&mut self, patience: Duration) -> io::Result<()> {
         if HERE.with(|here| !here.queue.borrow().is_empty()) {
-            return self.reactor.wait(false);
+            return self.reactor.wait(Some(Duration::ZERO));
         }
         self.home.sleeps.store(true, Ordering::SeqCst);
         // Whoever has woken a task before that has not interrupted anybody.
         let hurry = self.home.any_woken.load(Ordering::SeqCst);
-        let waited = self.reactor.wait(!hurry);
+        let timeout = if hurry { Duration::ZERO } else { patience };
+        let waited = self.reactor.wait(Some(timeout));
         self.home.sleeps.store(false, Ordering::SeqCst);
         waited
     }
@@ -272,7 +272,7 @@ impl Handle {
         home.woken.lock().push(self);
         home.any_woken.store(true, Ordering::SeqCst);
         if home.sleeps.swap(false, Ordering::SeqCst) {
-            // Should that fail, it wakes at the next beat.
+            // Without descriptors or memory for that, it wakes when its patience ends.
             let _ = home.alarm.wake();
         }
     }

@@ -75,16 +75,15 @@ measured() { printf '%s\t%s\t%s\t%s\n' "$part" "$1" "$2" "$3" >>"$MEASURED"; }
 
 seconds_since() { awk -v from="$1" -v to="$(now_ms)" 'BEGIN { printf "%.1f s", (to - from) / 1000 }'; }
 
-# up SERVICE...: started, and healthy where they say how to know; else the last that they said.
+# up [OPTION...] SERVICE...: started, and healthy where they say how to know; else the last that they said.
 up() {
+  local argument services=()
   compose up --detach --no-build --wait --wait-timeout 240 "$@" && return
   compose ps --all --format '{{.Service}} {{.Status}}' | grep -v '(healthy)'
-  compose logs --tail 6 "$@"
+  for argument; do if [[ $argument != --* ]]; then services+=("$argument"); fi; done
+  compose logs --tail 6 "${services[@]}"
   return 1
 }
-
-# up_alone SERVICE: without what it depends on.
-up_alone() { up --no-deps "$1"; }
 
 down() {
   compose --profile '*' down --volumes --remove-orphans --timeout 20 >/dev/null 2>&1 || true

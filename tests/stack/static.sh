@@ -23,7 +23,6 @@ part_static() {
 
 env_example() {
   local name
-  local name
   while IFS= read -r name; do
     grep -qF "\${$name" "$ROOT_DIR/docker/compose.yaml" || { say "$name is not used"; return 1; }
   done < <(sed -nE 's/^#? ?([A-Z][A-Z0-9_]+)=.*/\1/p' "$ROOT_DIR/docker/.env.example")

@@ -36,18 +36,22 @@ async fn until_it_runs(cluster: &Cluster, db: &str, mark: &str) {
     .await;
 }
 
-/// A query of `owner`'s is cancelled by a request to another process.
-async fn cancel_from_afar(cluster: &Cluster, db: &str, owner: &Pooler, other: &Pooler, mark: &str) {
-    let mut client = owner.client("u_trust", "p").await;
-    client
-        .send(&msg::query(&format!("SELECT pg_sleep(60) /* {mark} */")))
-        .await;
+/// A query of the client's, known by its mark, is cancelled by a request to this port.
+async fn cancel_running(cluster: &Cluster, db: &str, client: &mut Conn, port: u16, mark: &str) {
+    let query = format!("SELECT pg_sleep(60) /* {mark} */");
+    client.send(&msg::query(&query)).await;
     until_it_runs(cluster, db, mark).await;
-    cancel(other.port, &client.login.key.clone()).await;
+    cancel(port, &client.login.key.clone()).await;
     assert_eq!(
         client.until_ready().await.error_text().as_deref(),
         Some(CANCELLED)
     );
+}
+
+/// A query of `owner`'s is cancelled by a request to another process.
+async fn cancel_from_afar(cluster: &Cluster, db: &str, owner: &Pooler, other: &Pooler, mark: &str) {
+    let mut client = owner.client("u_trust", "p").await;
+    cancel_running(cluster, db, &mut client, other.port, mark).await;
     assert_eq!(client.ok("SELECT 1").await.value(), "1");
 }
 
@@ -190,30 +194,14 @@ async fn a_reload_changes_the_group_and_keys_stay_good() {
         pooler.console("RELOAD").await;
         cancel_from_afar(cluster, &db, &pooler, &other, "joined").await;
         for client in alone.iter_mut().chain([&mut before]) {
-            client
-                .send(&msg::query("SELECT pg_sleep(60) /* old key */"))
-                .await;
-            until_it_runs(cluster, &db, "old key").await;
-            cancel(pooler.port, &client.login.key.clone()).await;
-            assert_eq!(
-                client.until_ready().await.error_text().as_deref(),
-                Some(CANCELLED)
-            );
+            cancel_running(cluster, &db, client, pooler.port, "old key").await;
         }
         // Back in no group: a key from the time in it works at home, and nothing is forwarded.
         let mut member = pooler.client("u_trust", "p").await;
         lone.write();
         pooler.console("RELOAD").await;
         assert_eq!(pooler.show("PEERS").await.rows.len(), 2);
-        member
-            .send(&msg::query("SELECT pg_sleep(60) /* back home */"))
-            .await;
-        until_it_runs(cluster, &db, "back home").await;
-        cancel(pooler.port, &member.login.key.clone()).await;
-        assert_eq!(
-            member.until_ready().await.error_text().as_deref(),
-            Some(CANCELLED)
-        );
+        cancel_running(cluster, &db, &mut member, pooler.port, "back home").await;
         cancel(pooler.port, &[1, 2, 0, 1, 1, 1, 1, 0xff]).await;
         assert!(!other.log().contains("failed cancel request"));
     })

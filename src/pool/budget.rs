@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::turn::Turn;
 use crate::auth::{Secret, User};
 use crate::config::PoolSettings;
 use crate::error::ClientError;
@@ -198,8 +199,8 @@ pub struct PoolShare {
     attempts: Mutex<Attempts>,
     /// The last attempt failed; spares the query path the lock of `attempts`.
     attempts_fail: AtomicBool,
-    /// When a server was last closed for its age.
-    lifetime_close: Stamp,
+    /// Taken to close a server for its age.
+    pub closings: Arc<Turn>,
     /// Since when there are neither clients nor servers.
     unused_since: Stamp,
     /// What shards that are no more had measured. Locked when one ends, and when somebody reads.
@@ -471,16 +472,6 @@ impl PoolShare {
             .zip(0..)
             .filter(|(resting, other)| *other != worker && *resting > 0);
         others.max().map(|(_, other)| other)
-    }
-
-    /// When a server was last closed for its age, on any worker.
-    pub fn last_lifetime_close(&self) -> Option<Instant> {
-        self.moment(self.lifetime_close.get())
-    }
-
-    /// A server has been closed for its age.
-    pub fn note_lifetime_close(&self, at: Instant) {
-        self.lifetime_close.0.fetch_max(self.stamp(at), SeqCst);
     }
 
     /// For how long the pool has had neither clients nor servers, as far as was noticed: this has to be asked from time to time.
@@ -755,7 +746,7 @@ impl Budget {
             dialing: AtomicUsize::new(0),
             attempts: Mutex::default(),
             attempts_fail: AtomicBool::new(false),
-            lifetime_close: Stamp::default(),
+            closings: Arc::new(Turn::new(self.start)),
             unused_since: Stamp::default(),
             retired: Mutex::new(PoolMeasures::of(key)),
             welcome: RwLock::default(),

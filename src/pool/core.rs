@@ -2,12 +2,16 @@
 //!
 //! It is told events and the time, and answers with what to do. It holds the servers that are at rest and the queue of waiting
 //! clients; servers on loan it only counts. How a server is reached, tested or closed is not known here, nor how many the
-//! whole process may have: before a connection is opened, [`super::budget`] is asked.
+//! whole process may have: before a connection is opened, [`super::budget`] is asked. All that shards share here is the [`Turn`] to
+//! close a server for its age.
 //!
 //! After every event: nobody waits while a server rests that it may use, and what was lent comes back exactly once.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use super::turn::Turn;
 
 /// What the core must know about a server.
 pub trait Member {
@@ -125,12 +129,13 @@ pub struct PoolCore<S, W> {
     dialing: usize,
     paused: bool,
     epoch: u64,
-    last_lifetime_close: Option<Instant>,
+    /// Whose turn it is to close a server for its age, among all shards of the pool.
+    closings: Arc<Turn>,
 }
 
 impl<S: Member, W: PartialEq> PoolCore<S, W> {
-    /// An empty shard.
-    pub fn new(rules: CoreRules, epoch: u64, paused: bool) -> Self {
+    /// An empty shard. All shards of a pool take the same turn for their `closings`.
+    pub fn new(rules: CoreRules, epoch: u64, paused: bool, closings: Arc<Turn>) -> Self {
         PoolCore {
             rules,
             idle: VecDeque::new(),
@@ -141,7 +146,7 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
             dialing: 0,
             paused,
             epoch,
-            last_lifetime_close: None,
+            closings,
         }
     }
 
@@ -329,7 +334,7 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         Placed::Resting
     }
 
-    fn unfit(&mut self, server: &S, now: Instant, wear: Wear) -> Option<Reason> {
+    fn unfit(&self, server: &S, now: Instant, wear: Wear) -> Option<Reason> {
         if server.epoch() != self.epoch {
             return Some(Reason::Stale);
         }
@@ -340,20 +345,13 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
     }
 
     /// Over its lifetime, and its turn to be closed for that.
-    fn outlived(&mut self, server: &S, now: Instant) -> bool {
-        let due = self.is_due(server, now);
-        if due {
-            self.last_lifetime_close = Some(now);
-        }
-        due
+    fn outlived(&self, server: &S, now: Instant) -> bool {
+        self.is_old(server, now) && self.closings.take(now, self.rules.lifetime_spacing)
     }
 
     /// Over its lifetime; the closings are spaced so that not all servers go at once.
     fn is_due(&self, server: &S, now: Instant) -> bool {
-        self.is_old(server, now)
-            && self
-                .last_lifetime_close
-                .is_none_or(|last| now.duration_since(last) >= self.rules.lifetime_spacing)
+        self.is_old(server, now) && self.closings.is_free(now, self.rules.lifetime_spacing)
     }
 
     /// Over its lifetime. (Asked for every transaction: an addition costs less than a difference.)
@@ -375,16 +373,6 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
     /// `server_check_delay` is zero: what a client has used is tested before the next one gets it.
     fn tests_always(&self, wear: Wear) -> bool {
         wear == Wear::Worn && self.rules.checks && self.rules.check_delay.is_zero()
-    }
-
-    /// When a server was last closed for its age, as far as is known here.
-    pub fn last_lifetime_close(&self) -> Option<Instant> {
-        self.last_lifetime_close
-    }
-
-    /// Another shard has closed a server for its age at this time.
-    pub fn note_lifetime_close(&mut self, at: Option<Instant>) {
-        self.last_lifetime_close = self.last_lifetime_close.max(at);
     }
 
     /// How many more connections would help: waiting clients for whom nothing is under way yet.
@@ -534,7 +522,7 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
     }
 
     fn judge(
-        &mut self,
+        &self,
         resting: &mut Resting<S>,
         now: Instant,
         spare: &mut impl FnMut(&mut S) -> bool,

@@ -206,7 +206,12 @@ impl Shard {
         around: Rc<Surroundings>,
         paused: bool,
     ) -> Rc<Shard> {
-        let core = PoolCore::new(core_rules(&settings), share.epoch(), paused);
+        let core = PoolCore::new(
+            core_rules(&settings),
+            share.epoch(),
+            paused,
+            share.closings.clone(),
+        );
         Rc::new(Shard {
             share,
             link_rules: Cell::new(LinkRules::of(&settings)),
@@ -469,9 +474,6 @@ impl Shard {
             return;
         };
         let mut core = self.core.borrow_mut();
-        if core.is_old(&pooled, now) {
-            core.note_lifetime_close(self.share.last_lifetime_close());
-        }
         let placed = match way {
             Way::Lent(wear) => core.checkin(pooled, now, wear),
             Way::Tested(wear) => core.tested(pooled, now, wear),
@@ -508,7 +510,6 @@ impl Shard {
                 }
                 Placed::Resting => return self.came_to_rest(now),
                 Placed::Close(pooled, reason) => {
-                    self.note_closing(reason, now);
                     self.close(pooled, reason.text());
                     return self.pump(now);
                 }
@@ -523,12 +524,6 @@ impl Shard {
         }
         self.pass_on();
         self.share.nudge();
-    }
-
-    fn note_closing(&self, reason: Reason, now: Instant) {
-        if reason == Reason::Lifetime {
-            self.share.note_lifetime_close(now);
-        }
     }
 
     /// A cancel request aimed at one of our servers is finished.

@@ -144,7 +144,7 @@ struct Model {
 impl Model {
     fn new(rules: CoreRules) -> Model {
         Model {
-            core: PoolCore::new(rules, 0, false),
+            core: lone(rules),
             rules,
             now: Instant::now(),
             places: HashMap::new(),
@@ -544,9 +544,14 @@ fn server(id: u32, born: Instant) -> Num {
     Num { id, born, epoch: 0 }
 }
 
+/// A core that shares its turn with no other.
+fn lone(rules: CoreRules) -> Core {
+    PoolCore::new(rules, 0, false, Arc::new(Turn::new(Instant::now())))
+}
+
 /// A core whose servers with these numbers have come to rest one second after another.
 fn rested(rules: CoreRules, ids: &[u32], start: Instant) -> Core {
-    let mut core = PoolCore::new(rules, 0, false);
+    let mut core = lone(rules);
     for (second, id) in (0..).zip(ids) {
         let at = start + secs(second);
         core.dial_began();
@@ -643,9 +648,13 @@ fn closings_for_age_are_spaced_with_those_of_other_shards() {
     let start = Instant::now();
     let mut core = rested(RULES, &[1, 2, 3], start);
     let old = start + secs(3600);
-    core.note_lifetime_close(Some(old - secs(100)));
+    assert!(core.closings.take(old - secs(100), RULES.lifetime_spacing));
     assert!(core.tick(old, |_| false).is_empty());
-    core.note_lifetime_close(None);
     assert_eq!(core.tick(old + secs(80), |_| false).len(), 1);
     assert!(core.tick(old + secs(90), |_| false).is_empty());
+    // At the very same time it is one shard's turn.
+    let mut other = rested(RULES, &[4], start);
+    other.closings = core.closings.clone();
+    let closed = [&mut core, &mut other].map(|core| core.tick(old + secs(300), |_| false).len());
+    assert_eq!(closed, [1, 0]);
 }

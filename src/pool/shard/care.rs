@@ -41,11 +41,9 @@ impl Shard {
     fn drop_old(&self, now: Instant) {
         let floor = self.settings().min_pool_size as usize;
         let mut core = self.core.borrow_mut();
-        core.note_lifetime_close(self.share.last_lifetime_close());
         let closing = core.tick(now, |pooled| pooled.slot.leave_above(floor));
         drop(core);
         for (pooled, reason) in closing {
-            self.note_closing(reason, now);
             self.close(pooled, reason.text());
         }
     }

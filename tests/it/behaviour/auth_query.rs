@@ -444,6 +444,16 @@ async fn waits_have_an_end() {
     .await;
 }
 
+/// Nobody waits for the answer any more: the query is cancelled.
+async fn wait_abandoned(cluster: &Cluster, db: &str) {
+    wait_until("the query to be abandoned", || async {
+        let busy = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'";
+        let sql = format!("{busy} AND datname = '{db}'");
+        cluster.sql("postgres", &sql).await.value() == "0"
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_query_that_takes_too_long() {
     bounded(60, async {
@@ -452,6 +462,7 @@ async fn a_query_that_takes_too_long() {
         let pooler = ini.set("query_timeout", 1).start().await;
         let mut client = knock(&pooler, "u_trust").await;
         assert_eq!(client.fatal().await, "FATAL 08P01 query timeout");
+        wait_abandoned(cluster, &db).await;
 
         drop(pooler);
         let pooler = ini
@@ -462,13 +473,7 @@ async fn a_query_that_takes_too_long() {
         let mut client = knock(&pooler, "u_trust").await;
         let told = client.fatal().await;
         assert_eq!(told, "FATAL 08P01 client_login_timeout (server down)");
-        // Nobody waits for the answer any more: it is not waited for.
-        wait_until("the query to be abandoned", || async {
-            let busy = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'";
-            let sql = format!("{busy} AND datname = '{db}'");
-            cluster.sql("postgres", &sql).await.value() == "0"
-        })
-        .await;
+        wait_abandoned(cluster, &db).await;
         pooler.wait_pool_quiet("p", "postgres").await;
     })
     .await;

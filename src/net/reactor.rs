@@ -31,6 +31,8 @@ pub const OPERATIONS_PER_TURN: u32 = 128;
 const WAKE: Token = Token(usize::MAX);
 /// Stands for the end of [`NAP`].
 const NAP_OVER: Token = Token(usize::MAX - 1);
+/// Stands for the beat.
+const BEAT: Token = Token(usize::MAX - 2);
 /// How long a lazy reader lets input gather: a server that sends a large result does it 8 kB at a time, and to be woken for each costs
 /// more than to pass them on.
 pub const NAP: Duration = Duration::from_micros(200);
@@ -82,20 +84,25 @@ struct Slot {
 pub struct Reactor {
     poll: mio::Poll,
     events: Events,
+    /// Ends a wait every now and then: cheaper than a timeout for each.
+    beat: TimerFd,
+    every: Duration,
+    has_beaten: bool,
 }
 
 impl Reactor {
-    /// Makes this thread one with a reactor, and a waker that interrupts [`Reactor::wait`].
+    /// Makes this thread one with a reactor, and a waker that interrupts [`Reactor::wait`]. So does the beat, which comes `every` so
+    /// often.
     ///
     /// # Errors
     /// No descriptors are left; `AlreadyExists` if the thread has a reactor.
-    pub fn enter() -> io::Result<(Reactor, Arc<mio::Waker>)> {
+    pub fn enter(every: Duration) -> io::Result<(Reactor, Arc<mio::Waker>)> {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
         let registry = poll.registry().try_clone()?;
-        let nap = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
-        let timer = nap.as_fd().as_raw_fd();
-        registry.register(&mut SourceFd(&timer), NAP_OVER, Interest::READABLE)?;
+        let nap = watched_timer(&registry, NAP_OVER)?;
+        let beat = watched_timer(&registry, BEAT)?;
+        start(&beat, every)?;
         CURRENT.with_borrow_mut(|current| {
             if current.is_some() {
                 return Err(io::Error::from(io::ErrorKind::AlreadyExists));
@@ -110,14 +117,23 @@ impl Reactor {
             Ok(())
         })?;
         let events = Events::with_capacity(EVENTS_MAX);
-        Ok((Reactor { poll, events }, waker))
+        let reactor = Reactor {
+            poll,
+            events,
+            beat,
+            every,
+            has_beaten: false,
+        };
+        Ok((reactor, waker))
     }
 
-    /// Waits until something happens to a socket, the waker is used, or `timeout` is over; then wakes whom it concerns.
+    /// Looks whether something has happened to a socket, and wakes whom it concerns. If `may_sleep` says so, waits until something
+    /// does, the waker is used, or the beat comes.
     ///
     /// # Errors
     /// The system's; being interrupted by a signal is none.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    pub fn wait(&mut self, may_sleep: bool) -> io::Result<()> {
+        let timeout = (!may_sleep).then_some(Duration::ZERO);
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             done => done?,
@@ -125,8 +141,10 @@ impl Reactor {
         CURRENT.with_borrow_mut(|current| {
             let Some(current) = current else { return };
             for event in &self.events {
-                if event.token() == NAP_OVER {
-                    current.wake_napping();
+                match event.token() {
+                    NAP_OVER => current.wake_napping(),
+                    BEAT => self.has_beaten = true,
+                    _ => {}
                 }
                 // An event of a socket that was closed since may hit its successor: one look too many.
                 if let Some(slot) = current.slots.get_mut(event.token().0) {
@@ -138,6 +156,19 @@ impl Reactor {
             }
         });
         Ok(())
+    }
+
+    /// Has the beat come since this was last asked? The next comes as long after this question.
+    ///
+    /// # Errors
+    /// The system's: there would be no further beat.
+    pub fn take_beat(&mut self) -> io::Result<bool> {
+        if !self.has_beaten {
+            return Ok(false);
+        }
+        self.has_beaten = false;
+        start(&self.beat, self.every)?;
+        Ok(true)
     }
 
     /// Another task's turn begins.
@@ -176,8 +207,7 @@ impl Slots {
     /// The input of this socket, which was just read empty, is looked at after a while.
     fn nap(&mut self, place: usize) {
         let began = if self.napping.is_empty() {
-            let once = Expiration::OneShot(TimeSpec::from_duration(NAP));
-            self.nap.set(once, TimerSetTimeFlags::empty())
+            start(&self.nap, NAP)
         } else {
             Ok(())
         };
@@ -191,6 +221,19 @@ impl Slots {
             slot.ready |= READ; // without a timer: now
         }
     }
+}
+
+fn watched_timer(registry: &mio::Registry, token: Token) -> io::Result<TimerFd> {
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
+    let fd = timer.as_fd().as_raw_fd();
+    registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+    Ok(timer)
+}
+
+/// The timer goes off once, so long from now.
+fn start(timer: &TimerFd, after: Duration) -> io::Result<()> {
+    let once = Expiration::OneShot(TimeSpec::from_duration(after));
+    Ok(timer.set(once, TimerSetTimeFlags::empty())?)
 }
 
 fn readiness(event: &mio::event::Event) -> u8 {

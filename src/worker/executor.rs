@@ -79,12 +79,12 @@ pub struct Spawner {
 }
 
 impl Executor {
-    /// Makes this thread one that runs tasks, with a reactor for their sockets.
+    /// Makes this thread one that runs tasks, with a reactor for their sockets, and a beat that comes `every` so often.
     ///
     /// # Errors
     /// As [`Reactor::enter`].
-    pub fn enter() -> io::Result<Executor> {
-        let (reactor, alarm) = Reactor::enter()?;
+    pub fn enter(every: Duration) -> io::Result<Executor> {
+        let (reactor, alarm) = Reactor::enter(every)?;
         let home = Arc::new(Home {
             woken: Mutex::default(),
             any_woken: AtomicBool::new(false),
@@ -111,17 +111,18 @@ impl Executor {
         }
     }
 
-    /// Runs tasks until `end` says so, which is asked after every round together with how long may be slept before it wants to be
-    /// asked again.
+    /// Runs tasks until `end` says so. It is asked after every round, and told whether the beat has come meanwhile.
     ///
     /// # Errors
     /// The reactor's.
-    pub fn run(&mut self, mut end: impl FnMut() -> Option<Duration>) -> io::Result<()> {
+    pub fn run(&mut self, mut end: impl FnMut(bool) -> bool) -> io::Result<()> {
         loop {
             self.take_woken();
             self.round();
-            let Some(patience) = end() else { return Ok(()) };
-            self.rest(patience)?;
+            if end(self.reactor.take_beat()?) {
+                return Ok(());
+            }
+            self.rest()?;
         }
     }
 
@@ -185,15 +186,14 @@ impl Executor {
     }
 
     /// Looks after the sockets; sleeps if no task can go on.
-    fn rest(&mut self, patience: Duration) -> io::Result<()> {
+    fn rest(&mut self) -> io::Result<()> {
         if HERE.with(|here| !here.queue.borrow().is_empty()) {
-            return self.reactor.wait(Some(Duration::ZERO));
+            return self.reactor.wait(false);
         }
         self.home.sleeps.store(true, Ordering::SeqCst);
         // Whoever has woken a task before that has not interrupted anybody.
         let hurry = self.home.any_woken.load(Ordering::SeqCst);
-        let timeout = if hurry { Duration::ZERO } else { patience };
-        let waited = self.reactor.wait(Some(timeout));
+        let waited = self.reactor.wait(!hurry);
         self.home.sleeps.store(false, Ordering::SeqCst);
         waited
     }
@@ -272,7 +272,7 @@ impl Handle {
         home.woken.lock().push(self);
         home.any_woken.store(true, Ordering::SeqCst);
         if home.sleeps.swap(false, Ordering::SeqCst) {
-            // Without descriptors or memory for that, it wakes when its patience ends.
+            // Should that fail, it wakes at the next beat.
             let _ = home.alarm.wake();
         }
     }

@@ -76,7 +76,7 @@ pub fn run(outfit: Outfit, mail: mpsc::UnboundedReceiver<Mail>) -> std::io::Resu
     // Timeouts are rare here, and kept by the login runtime.
     let timers = outfit.logins.clone();
     let _timers = timers.enter();
-    let mut executor = Executor::enter()?;
+    let mut executor = Executor::enter(TICK)?;
     let worker = Worker::new(outfit, executor.spawner());
     let stopped = Rc::new(Cell::new(false));
     let (serving, stop) = (worker.clone(), stopped.clone());
@@ -84,14 +84,11 @@ pub fn run(outfit: Outfit, mail: mpsc::UnboundedReceiver<Mail>) -> std::io::Resu
         serving.serve(mail).await;
         stop.set(true);
     }));
-    let mut next_tick = Instant::now() + TICK;
-    executor.run(|| {
-        let now = Instant::now();
-        if now >= next_tick {
-            worker.tick(now);
-            next_tick = now + TICK;
+    executor.run(|beat| {
+        if beat {
+            worker.tick(Instant::now());
         }
-        (!stopped.get()).then(|| next_tick.saturating_duration_since(now))
+        stopped.get()
     })
 }
 

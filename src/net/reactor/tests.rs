@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 struct Counter(AtomicUsize);
@@ -29,7 +30,7 @@ struct Stage {
 
 impl Stage {
     fn new() -> Stage {
-        let (reactor, _) = Reactor::enter().unwrap();
+        let (reactor, _) = Reactor::enter(EVERY).unwrap();
         let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         let near = LocalSocket::attach(StdSocket::Unix(near)).unwrap();
@@ -65,7 +66,7 @@ impl Stage {
         let began = Instant::now();
         while !done(self) {
             assert!(began.elapsed() < PATIENCE, "nothing happens");
-            self.reactor.wait(Some(Duration::from_millis(50))).unwrap();
+            wait(&mut self.reactor);
         }
     }
 
@@ -85,6 +86,12 @@ impl Stage {
     fn woken(&self) -> usize {
         self.woken.0.load(Ordering::SeqCst)
     }
+}
+
+/// Waits for something, or the beat.
+fn wait(reactor: &mut Reactor) -> bool {
+    reactor.wait(true).unwrap();
+    reactor.take_beat().unwrap()
 }
 
 fn bytes(read: Poll<io::Result<Vec<u8>>>) -> Vec<u8> {
@@ -252,12 +259,12 @@ fn what_was_not_read_travels_along() {
     stage.until(|stage| !stage.near().is_silent());
     let socket = stage.near.take().unwrap().detach().unwrap();
     let again = std::thread::spawn(move || {
-        let (mut reactor, _) = Reactor::enter().unwrap();
+        let (mut reactor, _) = Reactor::enter(EVERY).unwrap();
         let near = LocalSocket::attach(socket).unwrap();
         let began = Instant::now();
         while near.is_silent() {
             assert!(began.elapsed() < PATIENCE);
-            reactor.wait(Some(Duration::from_millis(50))).unwrap();
+            wait(&mut reactor);
         }
         let mut buf = [0; 8];
         let mut cx = Context::from_waker(Waker::noop());
@@ -307,6 +314,20 @@ fn a_place_is_free_again_when_its_socket_is_closed_or_leaves() {
 #[test]
 fn a_thread_has_one_reactor() {
     let _stage = Stage::new();
-    let second = Reactor::enter().map(drop);
+    let second = Reactor::enter(EVERY).map(drop);
     assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+}
+
+#[test]
+fn the_beat_ends_a_wait_and_comes_again() {
+    let (mut reactor, waker) = Reactor::enter(EVERY).unwrap();
+    let began = Instant::now();
+    let mut beats = 0;
+    while beats < 3 {
+        assert!(began.elapsed() < PATIENCE, "no beat comes");
+        beats += u32::from(wait(&mut reactor));
+    }
+    assert!(began.elapsed() >= 3 * EVERY, "too soon");
+    waker.wake().unwrap();
+    assert!(!wait(&mut reactor), "no beat, but the waker");
 }

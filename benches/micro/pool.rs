@@ -1,10 +1,12 @@
 //! The pool's core: lending a server and taking it back, with servers to spare and with a queue.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group};
 use pgweir::pool::core::{Checkout, CoreRules, Member, Placed, PoolCore, Wear};
+use pgweir::pool::turn::Turn;
 
 const SERVERS: u32 = 20;
 
@@ -39,7 +41,8 @@ fn rules() -> CoreRules {
 
 /// A pool whose servers all rest.
 fn pool(now: Instant) -> Core {
-    let mut core = Core::new(rules(), 0, false);
+    let closings = Arc::new(Turn::new(now));
+    let mut core = Core::new(rules(), 0, false, closings);
     for number in 0..SERVERS {
         core.dial_began();
         core.dialed(Server { number, born: now }, now);

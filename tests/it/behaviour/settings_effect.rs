@@ -156,7 +156,6 @@ async fn long_packets_are_refused() {
     .await;
 }
 
-/// A server is closed for its age not sooner than lifetime / pool_size after the last that was.
 /// When a line of the log was written: `2026-11-21 01:02:03.456 UTC [123] LOG …`
 fn time_of_day(line: &str) -> Duration {
     let time = line.split(' ').nth(1).expect("a time");
@@ -168,6 +167,7 @@ fn time_of_day(line: &str) -> Duration {
     Duration::from_millis(((hours * 60 + minutes) * 60 + seconds) * 1000 + millis)
 }
 
+/// A server is closed for its age not sooner than lifetime / pool_size after the last that was.
 #[tokio::test]
 async fn old_servers_are_closed_one_after_the_other() {
     bounded(60, async {

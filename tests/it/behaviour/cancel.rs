@@ -4,17 +4,17 @@ use super::*;
 use crate::fixture::*;
 use crate::proto::{Conn, msg};
 
-const CANCELLED: &str = "ERROR 57014 canceling statement due to user request";
+pub(super) const CANCELLED: &str = "ERROR 57014 canceling statement due to user request";
 
 /// Sends a CancelRequest and waits until the pooler closes the connection, which it does without a word.
-async fn cancel(port: u16, key: &[u8]) {
+pub(super) async fn cancel(port: u16, key: &[u8]) {
     let mut conn = Conn::tcp(port).await;
     conn.send(&msg::cancel(key)).await;
     assert_eq!(conn.until_closed().await, vec![]);
 }
 
-/// Waits until PostgreSQL runs a query that contains a text.
-async fn wait_running(cluster: &Cluster, db: &str, text: &str) {
+/// Waits until PostgreSQL runs a query that contains a text. A request that overtakes the query which it is meant for cancels nothing.
+pub(super) async fn wait_running(cluster: &Cluster, db: &str, text: &str) {
     let sql = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = '{db}' AND state = 'active' AND query LIKE '%{text}%'"
     );

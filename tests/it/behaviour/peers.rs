@@ -1,10 +1,9 @@
 //! Cancel requests that come to another process than the one that runs the query: `[peers]` and `peer_id`, among ourselves and
 //! together with PgBouncer.
 
+use super::cancel::{CANCELLED, cancel, wait_running};
 use crate::fixture::*;
 use crate::proto::{Conn, msg};
-
-const CANCELLED: &str = "ERROR 57014 canceling statement due to user request";
 
 /// Two configurations that name each other: 1 is reached by TCP, 2 by its Unix socket.
 fn pair(cluster: &Cluster, db: &str) -> (Ini, Ini) {
@@ -18,29 +17,11 @@ fn pair(cluster: &Cluster, db: &str) -> (Ini, Ini) {
     (first, second)
 }
 
-/// Sends a CancelRequest and waits until the connection is closed without a word.
-async fn cancel(port: u16, key: &[u8]) {
-    let mut conn = Conn::tcp(port).await;
-    conn.send(&msg::cancel(key)).await;
-    assert_eq!(conn.until_closed().await, vec![]);
-}
-
-/// Waits until PostgreSQL runs a query with this mark. A request that overtakes the query which it is meant for cancels nothing.
-async fn until_it_runs(cluster: &Cluster, db: &str, mark: &str) {
-    let sql = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{db}' AND state = 'active' AND query LIKE '%{mark}%'"
-    );
-    wait_until(&format!("{mark} to run"), || async {
-        cluster.sql("postgres", &sql).await.value() != "0"
-    })
-    .await;
-}
-
 /// A query of the client's, known by its mark, is cancelled by a request to this port.
 async fn cancel_running(cluster: &Cluster, db: &str, client: &mut Conn, port: u16, mark: &str) {
     let query = format!("SELECT pg_sleep(60) /* {mark} */");
     client.send(&msg::query(&query)).await;
-    until_it_runs(cluster, db, mark).await;
+    wait_running(cluster, db, mark).await;
     cancel(port, &client.login.key.clone()).await;
     assert_eq!(
         client.until_ready().await.error_text().as_deref(),

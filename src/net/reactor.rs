@@ -33,9 +33,11 @@ const WAKE: Token = Token(usize::MAX);
 const NAP_OVER: Token = Token(usize::MAX - 1);
 /// Stands for the beat.
 const BEAT: Token = Token(usize::MAX - 2);
-/// How long a lazy reader lets input gather: a server that sends a large result does it 8 kB at a time, and to be woken for each costs
-/// more than to pass them on.
+/// How long a lazy reader lets input gather at least: a server that sends a large result does it 8 kB at a time, and to be woken for
+/// each costs more than to pass them on. Where less than half a buffer gathers meanwhile it becomes longer.
 pub const NAP: Duration = Duration::from_micros(200);
+/// So many looks in a row that find nothing end the laziness.
+const EMPTY_LOOKS: u8 = 8;
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
@@ -56,6 +58,8 @@ struct Slots {
     registry: mio::Registry,
     /// Runs while somebody naps.
     nap: TimerFd,
+    /// How long it was set to run.
+    nap_length: Duration,
     /// Who is to be woken when it is over.
     napping: Vec<usize>,
     /// Operations that the task whose turn it is may still do.
@@ -76,8 +80,73 @@ enum Looks {
 struct Slot {
     ready: u8,
     looks: Looks,
+    gathering: Gathering,
     /// The task that uses the socket. A socket is used by one task at a time.
     waker: Option<Waker>,
+}
+
+/// How much a read has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Catch {
+    /// Nothing, or it was no read.
+    Nothing,
+    /// Less than half of what there was room for.
+    Little,
+    Much,
+    /// As much as there was room for; there may be more.
+    Full,
+}
+
+/// How a lazy reader's input gathers.
+#[derive(Clone, Copy, Default)]
+struct Gathering {
+    /// The present nap, in microseconds.
+    nap: u16,
+    /// The longest that it may become.
+    nap_max: u16,
+    /// Looks in a row that may still find nothing.
+    patience: u8,
+    /// This look has filled a buffer.
+    has_filled: bool,
+}
+
+impl Gathering {
+    fn begin(nap_max: Duration) -> Gathering {
+        let mut begun = Gathering {
+            nap: micros(NAP),
+            patience: EMPTY_LOOKS,
+            ..Gathering::default()
+        };
+        begun.allow(nap_max);
+        begun
+    }
+
+    fn allow(&mut self, nap_max: Duration) {
+        self.nap_max = micros(nap_max.max(NAP));
+    }
+
+    /// A look has ended, after reads that have filled their buffers, with one that has not. False if that was one look too many that has
+    /// found nothing.
+    fn end_look(&mut self, last: Catch) -> bool {
+        let has_filled = std::mem::take(&mut self.has_filled);
+        if has_filled {
+            self.nap = (self.nap / 2).max(micros(NAP));
+        } else if last != Catch::Much {
+            self.nap = self.nap.saturating_mul(2);
+        }
+        self.nap = self.nap.min(self.nap_max);
+        if has_filled || last != Catch::Nothing {
+            self.patience = EMPTY_LOOKS;
+            return true;
+        }
+        self.patience = self.patience.saturating_sub(1);
+        self.patience > 0
+    }
+}
+
+/// As microseconds, up to 65 ms.
+fn micros(duration: Duration) -> u16 {
+    u16::try_from(duration.as_micros()).unwrap_or(u16::MAX)
 }
 
 /// The reactor of this thread; as long as it lives, streams that are attached here belong to it.
@@ -111,6 +180,7 @@ impl Reactor {
                 slots: Slab::new(),
                 registry,
                 nap,
+                nap_length: Duration::MAX,
                 napping: Vec::new(),
                 budget: OPERATIONS_PER_TURN,
             });
@@ -190,6 +260,7 @@ impl Drop for Reactor {
 
 impl Slots {
     fn wake_napping(&mut self) {
+        self.nap_length = Duration::MAX;
         for slot in self.napping.drain(..) {
             // A place may have changed hands: one look too many.
             if let Some(slot) = self.slots.get_mut(slot) {
@@ -204,17 +275,19 @@ impl Slots {
         }
     }
 
-    /// The input of this socket, which was just read empty, is looked at after a while.
+    /// The input of this socket, which was just read empty, is looked at after a while. All who nap wake with the first of them.
     fn nap(&mut self, place: usize) {
-        let began = if self.napping.is_empty() {
-            start(&self.nap, NAP)
-        } else {
-            Ok(())
-        };
         let Some(slot) = self.slots.get_mut(place) else {
             return;
         };
+        let length = Duration::from_micros(slot.gathering.nap.into());
+        let began = if length < self.nap_length {
+            start(&self.nap, length)
+        } else {
+            Ok(())
+        };
         if began.is_ok() {
+            self.nap_length = self.nap_length.min(length);
             self.napping.push(place);
             slot.looks = Looks::Later;
         } else {
@@ -282,6 +355,7 @@ impl LocalSocket {
             entry.insert(Slot {
                 ready: WRITE,
                 looks: Looks::AtOnce,
+                gathering: Gathering::default(),
                 waker: None,
             });
             Ok(slot)
@@ -325,26 +399,29 @@ impl LocalSocket {
         })
     }
 
-    /// From now on input may gather for up to [`NAP`] before it is looked at, until there is none at such a look, or this is taken
-    /// back. To be said when it has just been read empty. Costs a system call when it begins and one when it ends.
+    /// From now on input may gather before it is looked at, for [`NAP`] and where little comes for up to `nap_max`, until there was none
+    /// at several looks in a row, or this is taken back by `None`. To be said when it has just been read empty. Costs a system call when
+    /// it begins and one when it ends.
     ///
     /// # Errors
     /// The system's; the socket is of no use then.
-    pub(super) fn set_lazy(&self, lazy: bool) -> io::Result<()> {
+    pub(super) fn set_lazy(&self, nap_max: Option<Duration>) -> io::Result<()> {
         with_slots(|current| {
-            let Some(slot) = current.slots.get(self.slot) else {
+            let Some(slot) = current.slots.get_mut(self.slot) else {
                 return Err(elsewhere());
             };
-            if (slot.looks != Looks::AtOnce) == lazy {
-                return Ok(());
+            let is_lazy = slot.looks != Looks::AtOnce;
+            match nap_max {
+                Some(nap_max) if is_lazy => slot.gathering.allow(nap_max),
+                Some(nap_max) => {
+                    slot.gathering = Gathering::begin(nap_max);
+                    self.watch_for(current, Interest::WRITABLE)?;
+                    current.nap(self.slot);
+                }
+                None if is_lazy => self.look_at_once(current)?,
+                None => {}
             }
-            if lazy {
-                self.watch_for(current, Interest::WRITABLE)?;
-                current.nap(self.slot);
-                Ok(())
-            } else {
-                self.look_at_once(current)
-            }
+            Ok(())
         })
     }
 
@@ -384,8 +461,13 @@ impl LocalSocket {
         self.poll_ready(cx, READ | CLOSED, |fd| {
             let count = rustix::net::recv(fd, &mut *buf, RecvFlags::empty())?.0;
             // Fewer bytes than would have fitted: the kernel has no more, and reports the next. (The end is reported for ever.)
-            let forget = if 0 < count && count < room { READ } else { 0 };
-            Ok((count, forget))
+            let (forget, catch) = match count {
+                0 => (0, Catch::Nothing),
+                _ if count == room => (0, Catch::Full),
+                _ if count < room / 2 => (READ, Catch::Little),
+                _ => (READ, Catch::Much),
+            };
+            Ok((count, forget, catch))
         })
     }
 
@@ -394,7 +476,7 @@ impl LocalSocket {
         self.poll_ready(cx, READ | CLOSED, |fd| {
             let mut byte = [0];
             let count = rustix::net::recv(fd, &mut byte, RecvFlags::PEEK)?.0;
-            Ok(((count > 0).then_some(byte[0]), 0))
+            Ok(((count > 0).then_some(byte[0]), 0, Catch::Nothing))
         })
     }
 
@@ -403,7 +485,7 @@ impl LocalSocket {
         self.poll_ready(cx, WRITE, |fd| {
             let count = rustix::net::send(fd, buf, SendFlags::NOSIGNAL)?;
             let forget = if count < buf.len() { WRITE } else { 0 };
-            Ok((count, forget))
+            Ok((count, forget, Catch::Nothing))
         })
     }
 
@@ -412,17 +494,19 @@ impl LocalSocket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_ready(cx, WRITE, |fd| Ok((rustix::io::writev(fd, bufs)?, 0)))
+        self.poll_ready(cx, WRITE, |fd| {
+            Ok((rustix::io::writev(fd, bufs)?, 0, Catch::Nothing))
+        })
     }
 
-    /// Tries `attempt` while the socket may be ready for it; its second result is the readiness that is used up with it. Otherwise
-    /// the task is woken when something has changed.
+    /// Tries `attempt` while the socket may be ready for it; its second result is the readiness that is used up with it, the third what
+    /// it has read. Otherwise the task is woken when something has changed.
     #[inline]
     fn poll_ready<T>(
         &self,
         cx: &mut Context<'_>,
         wanted: u8,
-        mut attempt: impl FnMut(BorrowedFd<'_>) -> Result<(T, u8), Errno>,
+        mut attempt: impl FnMut(BorrowedFd<'_>) -> Result<(T, u8, Catch), Errno>,
     ) -> Poll<io::Result<T>> {
         let tried = with_slots(|current| {
             loop {
@@ -432,7 +516,11 @@ impl LocalSocket {
                 if slot.ready & wanted == 0 {
                     slot.watch(cx.waker());
                     if slot.looks == Looks::Now && wanted & READ != 0 {
-                        self.look_at_once(current)?;
+                        if slot.gathering.end_look(Catch::Nothing) {
+                            current.nap(self.slot);
+                        } else {
+                            self.look_at_once(current)?;
+                        }
                     }
                     return Ok(None);
                 }
@@ -442,10 +530,13 @@ impl LocalSocket {
                 }
                 current.budget -= 1;
                 match attempt(self.socket()?.as_fd()) {
-                    Ok((done, forget)) => {
+                    Ok((done, forget, catch)) => {
                         slot.ready &= !forget;
-                        if slot.looks == Looks::Now && forget & READ != 0 {
-                            current.nap(self.slot);
+                        if slot.looks == Looks::Now {
+                            slot.gathering.has_filled |= catch == Catch::Full;
+                            if forget & READ != 0 && slot.gathering.end_look(catch) {
+                                current.nap(self.slot);
+                            }
                         }
                         return Ok(Some(done));
                     }

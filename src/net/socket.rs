@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{MsgFlags, getsockopt, recv};
@@ -138,9 +139,9 @@ impl Movable {
     }
 
     /// See [`LocalSocket::set_lazy`]; other sockets never are.
-    pub(super) fn set_lazy(&self, lazy: bool) -> io::Result<()> {
+    pub(super) fn set_lazy(&self, nap_max: Option<Duration>) -> io::Result<()> {
         match self {
-            Movable::Local(socket) => socket.set_lazy(lazy),
+            Movable::Local(socket) => socket.set_lazy(nap_max),
             _ => Ok(()),
         }
     }

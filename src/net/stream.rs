@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
@@ -170,13 +171,14 @@ impl Stream {
         }
     }
 
-    /// Input that comes in many small pieces may gather for up to [`NAP`](super::reactor::NAP) from now on, as long as some has come
-    /// each time. To be said when everything has just been read; only streams on a worker's reactor listen to it.
+    /// Input that comes in many small pieces may gather from now on before it is read, for [`NAP`](super::reactor::NAP) and where little
+    /// comes for up to `nap_max`, until it pauses or this is taken back by `None`. To be said when everything has just been read; only
+    /// streams on a worker's reactor listen to it.
     ///
     /// # Errors
     /// The system's; the connection is of no use then.
-    pub fn set_lazy(&self, lazy: bool) -> io::Result<()> {
-        self.0.socket().set_lazy(lazy)
+    pub fn set_lazy(&self, nap_max: Option<Duration>) -> io::Result<()> {
+        self.0.socket().set_lazy(nap_max)
     }
 
     /// Whether input gathers; ends by itself when nothing comes.

@@ -17,6 +17,7 @@ use super::link::ServerLink;
 use super::owed::{Kind, Origin};
 use super::params::{Interner, ParamSet, Tracked};
 use super::prepared::PreparedSet;
+use super::reply_length::{Pace, ReplyLength};
 use super::sql::SqlHeld;
 use crate::error::ClientError;
 use crate::metrics::ErrorKind;
@@ -150,10 +151,8 @@ pub struct Server {
     pub held: Vec<u8>,
     /// Bytes for the server that its socket would not take.
     pub backlog: Backlog,
-    /// Bytes of a reply that has no end yet; from the start again when the server pauses.
-    streamed: usize,
-    /// What it says may gather before it is read.
-    gathers: bool,
+    /// Of what it says at present.
+    reply: ReplyLength,
     /// What is shown of it.
     pub card: Rc<ServerCard>,
 }
@@ -216,9 +215,6 @@ pub enum Outcome {
     Failed(Vec<u8>),
 }
 
-/// A reply that has become this long without an end is a large one: what follows may gather before it is passed on.
-pub const LARGE_REPLY_LEN: usize = 128 << 10;
-
 /// The largest message that is read in answer to a query of the pooler's own.
 const COMMAND_REPLY_LEN_MAX: u32 = 1 << 20;
 
@@ -251,28 +247,23 @@ impl Server {
             epoch,
             held: Vec::new(),
             backlog: Backlog::new(),
-            streamed: 0,
-            gathers: false,
+            reply: ReplyLength::default(),
             card,
         }
     }
 
-    /// So many bytes of a reply have come; `ended` if it has nothing more to say now. PostgreSQL sends a large result in pieces of
-    /// 8 kB: to be woken for each costs more than to pass them on, so they may gather until it ends or pauses.
+    /// So many bytes of a reply have come; `ended` if it has nothing more to say now. The pieces of a large one may gather until it ends
+    /// or pauses.
     ///
     /// # Errors
     /// The connection is of no use any more.
     #[inline]
     pub fn note_streamed(&mut self, received: usize, ended: bool) -> io::Result<()> {
-        self.streamed = if ended { 0 } else { self.streamed + received };
-        if self.streamed < LARGE_REPLY_LEN && !self.gathers {
-            return Ok(());
+        match self.reply.note(received, ended, || self.stream.is_lazy()) {
+            Pace::AsBefore => Ok(()),
+            Pace::AtOnce => self.stream.set_lazy(None),
+            Pace::Gather(nap_max) => self.stream.set_lazy(Some(nap_max)),
         }
-        if self.gathers && !self.stream.is_lazy() {
-            self.streamed = 0; // it has paused
-        }
-        self.gathers = self.streamed >= LARGE_REPLY_LEN;
-        self.stream.set_lazy(self.gathers)
     }
 
     /// Takes the connection off its worker. It must be settled.

@@ -210,14 +210,14 @@ fn a_task_that_has_done_enough_gives_way_and_is_woken() {
 #[test]
 fn a_lazy_socket_is_looked_at_later_until_nothing_comes() {
     let mut stage = Stage::new();
-    stage.near().set_lazy(true).unwrap();
+    stage.near().set_lazy(Some(NAP)).unwrap();
     for round in 0..3 {
         assert!(stage.near().is_lazy() && !stage.near().is_silent());
         assert!(stage.read(16).is_pending(), "round {round}");
         stage.far.write_all(b"abc").unwrap();
         assert_eq!(stage.read_next(16), b"abc");
     }
-    // One nap without input, and the kernel reports again.
+    // Some naps without input, and the kernel reports again.
     stage.until(|stage| stage.read(16).is_pending() && !stage.near().is_lazy());
     assert!(stage.near().is_silent());
     let before = stage.woken();
@@ -227,11 +227,79 @@ fn a_lazy_socket_is_looked_at_later_until_nothing_comes() {
 }
 
 #[test]
+fn naps_become_longer_where_little_comes_and_shorter_where_much_does() {
+    let mut gathering = Gathering::begin(4 * NAP);
+    let shortest = micros(NAP);
+    assert_eq!(gathering.nap, shortest);
+    assert!(gathering.end_look(Catch::Much));
+    assert_eq!(gathering.nap, shortest);
+    for expected in [2 * shortest, 4 * shortest, 4 * shortest] {
+        assert!(gathering.end_look(Catch::Little));
+        assert_eq!(gathering.nap, expected);
+    }
+    for expected in [2 * shortest, shortest, shortest] {
+        gathering.has_filled = true;
+        assert!(gathering.end_look(Catch::Nothing));
+        assert_eq!(gathering.nap, expected);
+    }
+    // What was allowed may be taken back, but no nap is shorter than the shortest.
+    assert!(gathering.end_look(Catch::Little) && gathering.end_look(Catch::Little));
+    gathering.allow(NAP / 2);
+    assert!(gathering.end_look(Catch::Little));
+    assert_eq!(gathering.nap, shortest);
+}
+
+#[test]
+fn looks_that_find_nothing_come_to_an_end() {
+    let mut gathering = Gathering::begin(NAP);
+    for _ in 0..3 {
+        for _ in 1..EMPTY_LOOKS {
+            assert!(gathering.end_look(Catch::Nothing));
+        }
+        // Any input at all, and patience is as it was.
+        assert!(gathering.end_look(Catch::Little));
+    }
+    for _ in 1..EMPTY_LOOKS {
+        assert!(gathering.end_look(Catch::Nothing));
+    }
+    assert!(!gathering.end_look(Catch::Nothing));
+    assert!(!gathering.end_look(Catch::Nothing));
+}
+
+#[test]
+fn who_may_nap_for_long_wakes_with_who_may_not() {
+    let mut stage = Stage::new();
+    let (socket, mut far) = UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let patient = LocalSocket::attach(StdSocket::Unix(socket)).unwrap();
+    patient.set_lazy(Some(NAP)).unwrap();
+    CURRENT.with_borrow_mut(|current| {
+        let current = current.as_mut().unwrap();
+        current.wake_napping();
+        current.slots[patient.slot].gathering.nap = u16::MAX;
+        current.nap(patient.slot);
+        assert!(current.nap_length > NAP);
+    });
+    far.write_all(b"abc").unwrap();
+    stage.near().set_lazy(Some(NAP)).unwrap();
+    let looks = |socket: &LocalSocket| {
+        CURRENT.with_borrow(|current| current.as_ref().unwrap().slots[socket.slot].looks)
+    };
+    stage.until(|stage| looks(stage.near()) == Looks::Now);
+    assert_eq!(looks(&patient), Looks::Now);
+    let (mut cx, mut buf) = (Context::from_waker(Waker::noop()), [0; 16]);
+    assert!(matches!(
+        patient.poll_read(&mut cx, &mut buf),
+        Poll::Ready(Ok(3))
+    ));
+}
+
+#[test]
 fn what_came_during_a_nap_is_reported_when_it_is_called_off() {
     let mut stage = Stage::new();
-    stage.near().set_lazy(true).unwrap();
+    stage.near().set_lazy(Some(NAP)).unwrap();
     stage.far.write_all(b"abc").unwrap();
-    stage.near().set_lazy(false).unwrap();
+    stage.near().set_lazy(None).unwrap();
     stage.until(|stage| !stage.near().is_silent());
     assert_eq!(bytes(stage.read(16)), b"abc");
     // The nap that was called off ends without harm.
@@ -243,7 +311,7 @@ fn what_came_during_a_nap_is_reported_when_it_is_called_off() {
 #[test]
 fn a_lazy_reader_sees_the_end() {
     let mut stage = Stage::new();
-    stage.near().set_lazy(true).unwrap();
+    stage.near().set_lazy(Some(NAP)).unwrap();
     stage.far.write_all(b"abc").unwrap();
     stage.far.shutdown(std::net::Shutdown::Both).unwrap();
     assert!(stage.read(2).is_pending());

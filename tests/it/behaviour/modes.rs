@@ -444,3 +444,35 @@ async fn a_login_notice_and_the_host_in_the_application_name() {
     })
     .await;
 }
+
+/// Very large replies whose pieces gather on the way, with pauses in them, side by side: nothing is lost, mixed up or left behind.
+#[tokio::test]
+async fn large_replies_with_pauses_arrive_whole() {
+    bounded(120, async {
+        let (_, _, mut ini) = setup().await;
+        for workers in [1, 2] {
+            let pooler = ini.set("workers", workers).start().await;
+            let copying = (0..3).map(|number| {
+                let pooler = &pooler;
+                async move {
+                    let mut client = pooler.client("u_trust", "p").await;
+                    for _ in 0..2 {
+                        let rows = "SELECT i, repeat(chr(97 + i % 26), 500) FROM generate_series(1, 12000) AS i \
+                                    WHERE i % 3000 > 0 OR pg_sleep(0.02) IS NOT NULL";
+                        let reply = client.ok(rows).await;
+                        assert_eq!(reply.rows().len(), 12_000, "client {number}");
+                        for (row, i) in reply.rows().iter().zip(1_u32..) {
+                            let letter = char::from(b'a' + (i % 26) as u8).to_string();
+                            assert_eq!(row[0].as_deref(), Some(&*i.to_string()));
+                            assert_eq!(row[1].as_deref(), Some(&*letter.repeat(500)));
+                        }
+                        assert_eq!(client.ok("SELECT 1").await.value(), "1");
+                    }
+                    client.close().await;
+                }
+            });
+            futures_util::future::join_all(copying).await;
+        }
+    })
+    .await;
+}

@@ -292,6 +292,9 @@ impl Slots {
             slot.looks = Looks::Later;
         } else {
             slot.ready |= READ; // without a timer: now
+            if let Some(waker) = &slot.waker {
+                waker.wake_by_ref();
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::net::reactor::NAP;
 
 /// A reply that has become this long without an end is a large one: what follows may gather.
-pub const LARGE_REPLY_LEN: u64 = 128 << 10;
+const LARGE_REPLY_LEN: u64 = 128 << 10;
 /// From this length on naps may become longer: the reply has taken many times as long already.
 const VERY_LARGE_REPLY_LEN: u64 = 4 << 20;
 /// How long they may become.
@@ -90,7 +90,7 @@ mod tests {
 
     const PIECE: usize = 8192;
 
-    /// Pieces come until `lazy` sockets would say something else than `AsBefore`; how many bytes that took.
+    /// Pieces come, on a socket that is not lazy, until they are to gather; how many bytes that took.
     fn until_gathering(reply: &mut ReplyLength) -> u64 {
         let mut bytes = 0;
         loop {

@@ -447,9 +447,7 @@ async fn waits_have_an_end() {
 /// Nobody waits for the answer any more: the query is cancelled.
 async fn wait_abandoned(cluster: &Cluster, db: &str) {
     wait_until("the query to be abandoned", || async {
-        let busy = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'";
-        let sql = format!("{busy} AND datname = '{db}'");
-        cluster.sql("postgres", &sql).await.value() == "0"
+        cluster.running(db, "").await.is_empty()
     })
     .await;
 }
@@ -525,14 +523,13 @@ async fn who_vanishes_costs_no_server() {
             wait_running(&pooler).await;
             let waiting = knock(&pooler, "u_trust").await;
             wait_waiting(&pooler, 1).await;
-            let backend = "SELECT string_agg(pid::text, ',') FROM pg_stat_activity WHERE";
-            let backend = format!("{backend} usename = 'postgres' AND datname = '{db}'");
-            let before = cluster.sql("postgres", &backend).await.value();
+            let backends = async || cluster.backends(&db, "usename = 'postgres'").await;
+            let before = backends().await;
             drop((running, waiting));
             pooler.wait_pool_quiet("p", "postgres").await;
             let mut client = pooler.client("u_trust", "p").await;
             assert_eq!(client.ok("SELECT 1").await.value(), "1");
-            assert_eq!(cluster.sql("postgres", &backend).await.value(), before);
+            assert_eq!(backends().await, before);
             let clients = pooler.show("CLIENTS").await;
             let of_p = clients
                 .rows
@@ -601,10 +598,8 @@ async fn many_at_once() {
                 assert!(went_well.unwrap());
             }
             pooler.wait_pool_quiet("p", "postgres").await;
-            let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'postgres'";
-            let sessions = format!("{sessions} AND datname = '{db}'");
-            let sessions = cluster.sql("postgres", &sessions).await.value();
-            assert!(sessions.parse::<u32>().unwrap() <= 2, "{sessions}");
+            let sessions = cluster.backends(&db, "usename = 'postgres'").await;
+            assert!(sessions.len() <= 2, "{sessions:?}");
         }
     })
     .await;

@@ -15,11 +15,8 @@ pub(super) async fn cancel(port: u16, key: &[u8]) {
 
 /// Waits until PostgreSQL runs a query that contains a text. A request that overtakes the query which it is meant for cancels nothing.
 pub(super) async fn wait_running(cluster: &Cluster, db: &str, text: &str) {
-    let sql = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{db}' AND state = 'active' AND query LIKE '%{text}%'"
-    );
     wait_until(&format!("{text} to run"), || async {
-        cluster.sql("postgres", &sql).await.value() != "0"
+        !cluster.running(db, text).await.is_empty()
     })
     .await;
 }

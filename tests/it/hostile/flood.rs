@@ -37,10 +37,17 @@ async fn a_client_that_never_reads_its_result() {
         let most = growth(&pooler, before, 3_000).await;
         assert!(most < BOUND, "{most} bytes for clients that do not read");
         still_serves(&pooler).await;
+        let cluster = Cluster::shared();
+        wait_until("all of them to run", async || {
+            cluster.running(&db, "").await.len() == queries.len()
+        })
+        .await;
+        let theirs = cluster.running(&db, "").await;
         drop(deaf);
         pooler.wait_pool_quiet("p", "u_trust").await;
-        wait_until("their servers to end", || async {
-            Cluster::shared().sessions(&db).await <= 1
+        wait_until("their servers to end", async || {
+            let left = cluster.backends(&db, "true").await;
+            !left.iter().any(|pid| theirs.contains(pid))
         })
         .await;
     })

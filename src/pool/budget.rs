@@ -6,11 +6,14 @@
 //!
 //! A worker that was refused is remembered, and poked when a slot comes free. The order that closes the race between "refused,
 //! now remember me" and "free, whom do I tell" is: remember first, then try once more. In the same way a worker first shows that
-//! it waits, then looks for servers at rest elsewhere; and one whose server comes to rest first shows it, then looks who waits.
+//! it waits, then looks for servers at rest, or on their way and to spare, elsewhere; and one whose server comes to rest, or which has
+//! fewer to spare, first shows it, then looks who waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst,
+};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -131,6 +134,8 @@ impl From<Denied> for Limit {
 struct Face {
     /// Servers that rest there, those to be tested first included.
     resting: AtomicUsize,
+    /// Servers on their way there less the clients that wait there.
+    balance: AtomicIsize,
     /// Clients that belong to it.
     clients: AtomicUsize,
 }
@@ -194,6 +199,8 @@ pub struct PoolShare {
     /// For each worker: when its oldest waiting client began to wait. Apart from the faces and close together, since everybody
     /// reads all of them with every query, and they hardly change while servers suffice.
     waiting: Box<[Stamp]>,
+    /// Connections on their way from one worker to another.
+    travelling: AtomicUsize,
     /// Connections being opened.
     dialing: AtomicUsize,
     attempts: Mutex<Attempts>,
@@ -228,6 +235,8 @@ pub struct Slot {
     share: Arc<PoolShare>,
     /// It still counts in the pool.
     counted: bool,
+    /// Its connection is on the way from one worker to another.
+    travels: bool,
 }
 
 impl Slot {
@@ -244,10 +253,25 @@ impl Slot {
         }
         !self.counted
     }
+
+    /// Its connection sets out for another worker.
+    pub fn depart(&mut self) {
+        if !std::mem::replace(&mut self.travels, true) {
+            self.share.travelling.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Its connection has come to another worker.
+    pub fn arrive(&mut self) {
+        if std::mem::replace(&mut self.travels, false) {
+            self.share.travelling.fetch_sub(1, SeqCst);
+        }
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.arrive();
         let share = &self.share;
         share.user.give_back(&share.poke);
         share.database.give_back(&share.poke);
@@ -319,6 +343,7 @@ impl PoolShare {
         Slot {
             share: self.clone(),
             counted: true,
+            travels: false,
         }
     }
 
@@ -418,6 +443,32 @@ impl PoolShare {
         if shown.load(SeqCst) != resting {
             shown.store(resting, SeqCst);
         }
+    }
+
+    /// A worker shows how many servers are on their way to its shard, less the clients that wait there. If fewer are to spare than
+    /// before, those who wait elsewhere may have counted on one: their workers are poked.
+    pub fn show_balance(&self, worker: WorkerId, balance: isize) {
+        let shown = &self.faces[worker].balance;
+        let before = shown.load(SeqCst);
+        if before == balance {
+            return;
+        }
+        shown.store(balance, SeqCst);
+        if balance < before && before > 0 {
+            let others = (0..self.faces.len()).filter(|other| *other != worker);
+            others
+                .filter(|other| self.is_waiting(*other))
+                .for_each(|other| (self.poke)(other));
+        }
+    }
+
+    /// Servers between the workers, and on their way to the shards of the others, less the clients that wait there. What is to spare
+    /// comes to whoever waits.
+    pub fn balance_elsewhere(&self, worker: WorkerId) -> isize {
+        let balances = self.faces.iter().map(|face| face.balance.load(SeqCst));
+        let others = balances.zip(0..).filter(|(_, other)| *other != worker);
+        let others: isize = others.map(|(balance, _)| balance).sum();
+        others + self.travelling.load(SeqCst) as isize
     }
 
     /// A worker shows since when somebody waits in its shard.
@@ -744,6 +795,7 @@ impl Budget {
             faces: (0..self.workers).map(|_| Face::default()).collect(),
             waiting: (0..self.workers).map(|_| Stamp::default()).collect(),
             dialing: AtomicUsize::new(0),
+            travelling: AtomicUsize::new(0),
             attempts: Mutex::default(),
             attempts_fail: AtomicBool::new(false),
             closings: Arc::new(Turn::new(self.start)),

@@ -377,12 +377,16 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
 
     /// How many more connections would help: waiting clients for whom nothing is under way yet.
     pub fn wanted(&self) -> usize {
+        self.balance().min(0).unsigned_abs()
+    }
+
+    /// Servers that are on their way here (being opened, or tested) less the clients that wait. Above zero there are some to spare.
+    #[inline]
+    pub fn balance(&self) -> isize {
         if self.paused {
             return 0;
         }
-        self.waiters
-            .len()
-            .saturating_sub(self.dialing + self.testing)
+        (self.dialing + self.testing) as isize - self.waiters.len() as isize
     }
 
     /// Somebody waits for whom a server that is at hand would be of use, even if a connection is being opened already.

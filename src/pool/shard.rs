@@ -189,6 +189,7 @@ impl Drop for Shard {
         let worker = self.around.worker;
         self.share.show_resting(worker, 0);
         self.share.show_waiting(worker, None);
+        self.share.show_balance(worker, 0);
         self.share.retire(&self.measures());
         let (mut stats, mut trades) = self.around.gone.get();
         stats += self.stats();
@@ -598,6 +599,7 @@ impl Shard {
         let waiting = core.oldest_wait().filter(|_| !core.is_paused());
         self.share.show_resting(worker, core.idle() + core.used());
         self.share.show_waiting(worker, waiting);
+        self.share.show_balance(worker, core.balance());
     }
 }
 

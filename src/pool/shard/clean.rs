@@ -55,6 +55,7 @@ impl Shard {
     }
 
     fn run(self: &Rc<Self>, pooled: Box<Pooled>, queries: Vec<Vec<u8>>, purpose: Purpose) {
+        self.show();
         pooled.server.card.linked.set(None);
         pooled.server.card.state.set(ServerState::Tested);
         let mut under_test = UnderTest {

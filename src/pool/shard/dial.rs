@@ -1,5 +1,5 @@
-//! Opening connections, within the budget and not more than the clients that wait can use; and the cancelling of what closed
-//! connections leave behind.
+//! Opening connections, within the budget and not more than the clients that wait can use, whichever worker they and the servers on
+//! their way belong to; and the cancelling of what closed connections leave behind.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const ABANDONED_CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 enum Try {
     /// One is under way.
     Begun,
-    /// Not before `server_login_retry` has passed, or the attempt under way has ended.
+    /// Not before `server_login_retry` has passed, or the attempt under way has ended; or somebody else's server will come.
     NotNow,
     /// A limit is reached.
     Denied(Denied),
@@ -88,7 +88,7 @@ impl Shard {
         if !reserve && self.share.stays_full(self.around.worker) {
             return Try::Denied(Denied::Pool);
         }
-        if self.share.keeps_room() {
+        if self.is_provided_for() || self.share.keeps_room() {
             return Try::NotNow;
         }
         let retry = self.settings.borrow().server_login_retry;
@@ -102,6 +102,12 @@ impl Shard {
                 Try::Begun
             }
         }
+    }
+
+    /// Enough servers are on their way to other workers, or between workers, that nobody waits for there: they will come here.
+    fn is_provided_for(&self) -> bool {
+        let own = self.core.borrow().balance();
+        self.around.workers > 1 && own + self.share.balance_elsewhere(self.around.worker) >= 0
     }
 
     fn take_slot(&self, reserve: bool) -> Result<Slot, Denied> {
@@ -138,6 +144,7 @@ impl Shard {
 
     pub(super) fn dial(self: &Rc<Self>, slot: Slot, attempt: Attempt) {
         self.core.borrow_mut().dial_began();
+        self.show();
         self.dial_for(slot, attempt, None, &[]);
     }
 
@@ -245,6 +252,7 @@ impl Shard {
         }
         let Some(pooled) = self.install(id, epoch, slot, target, fresh, now) else {
             self.core.borrow_mut().dial_failed();
+            self.show();
             return self.pump(now);
         };
         self.come_home(pooled, now, Way::Dialed);
@@ -281,6 +289,7 @@ impl Shard {
 
     fn dial_failed(self: &Rc<Self>, error: &ConnectError, now: Instant) {
         self.core.borrow_mut().dial_failed();
+        self.show();
         let told = error.client_error();
         self.share.attempt_failed(now, told.clone());
         if error.is_relayed() && !self.share.has_servers() {

@@ -42,6 +42,7 @@ impl Shard {
         self.leave_count(way);
         self.send_away(other, pooled);
         if matches!(way, Way::Dialed | Way::Tested(_)) {
+            self.show();
             self.pump(now); // one of ours may have counted on it
         }
         None
@@ -54,7 +55,8 @@ impl Shard {
     }
 
     fn send_away(&self, other: WorkerId, pooled: Box<Pooled>) {
-        let Pooled { server, slot } = *pooled;
+        let Pooled { server, mut slot } = *pooled;
+        slot.depart();
         self.drop_card(server.card.id);
         self.gauges.gave();
         match server.detach() {
@@ -118,7 +120,8 @@ impl Shard {
     }
 
     /// A server comes from another worker.
-    pub fn receive(self: &Rc<Self>, server: TravelingServer, slot: Slot, now: Instant) {
+    pub fn receive(self: &Rc<Self>, server: TravelingServer, mut slot: Slot, now: Instant) {
+        slot.arrive();
         match server.attach(self.space()) {
             Ok(server) => {
                 self.gauges.took();

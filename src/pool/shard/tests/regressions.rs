@@ -549,3 +549,73 @@ fn an_unused_pool_says_for_how_long() {
         assert!(unused > Duration::from_secs(59));
     });
 }
+
+#[test]
+fn two_clients_on_two_workers_need_no_third_server() {
+    for dice in 1..20 {
+        in_house(2, dice, async |house| {
+            let shards = house.pool(&key("d", "u"), &settings(10));
+            let now = Instant::now();
+            let (mut one, mut other) = (Client::default(), Client::default());
+            one.checkout(&shards[0], now);
+            other.checkout(&shards[1], now);
+            while !one.look() && !other.look() {
+                house.deliver_one(now);
+                tokio::task::yield_now().await;
+            }
+            // It goes to the client who waits; this one comes again before the other's own server is there.
+            let (first, second, at) = if one.lease.is_some() {
+                (&mut one, &mut other, 0)
+            } else {
+                (&mut other, &mut one, 1)
+            };
+            first.give_back(now);
+            first.checkout(&shards[at], now);
+            house.quiet(now).await;
+            assert!(first.look() && second.look());
+            assert_eq!(shards[0].share().servers(), 2, "with the dice {dice}");
+        });
+    }
+}
+
+#[test]
+fn who_counted_on_a_server_of_another_worker_opens_one_when_it_does_not_come() {
+    in_house(2, 1, async |house| {
+        let shards = house.pool(&key("d", "u"), &settings(10));
+        let now = Instant::now();
+        let (mut gone, mut stays) = (Client::default(), Client::default());
+        gone.checkout(&shards[0], now);
+        shards[0].leave(&gone.ticket);
+        stays.checkout(&shards[1], now);
+        let dialing = |at: usize| shards[at].with_core(|core| core.dialing());
+        assert_eq!((dialing(0), dialing(1)), (1, 0));
+        // Another client comes there, who has not waited as long but is nearer.
+        let mut nearer = Client::default();
+        nearer.checkout(&shards[0], now);
+        house.quiet(now).await;
+        assert!(nearer.look() && stays.look());
+        assert_eq!(house.postgres.logins.get(), 2);
+    });
+}
+
+#[test]
+fn who_counted_on_a_server_of_another_worker_hears_that_it_failed() {
+    in_house(2, 1, async |house| {
+        let mut settings = settings(10);
+        settings.server_login_retry = Duration::ZERO;
+        let shards = house.pool(&key("d", "u"), &settings);
+        let now = Instant::now();
+        house.postgres.crash.set(true);
+        let (mut gone, mut stays) = (Client::default(), Client::default());
+        gone.checkout(&shards[0], now);
+        shards[0].leave(&gone.ticket);
+        stays.checkout(&shards[1], now);
+        while shards[0].with_core(|core| core.dialing()) > 0 {
+            house.deliver_one(now);
+            tokio::task::yield_now().await;
+        }
+        house.postgres.crash.set(false);
+        house.quiet(now).await;
+        assert!(stays.look(), "nobody told it");
+    });
+}

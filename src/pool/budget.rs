@@ -6,8 +6,8 @@
 //!
 //! A worker that was refused is remembered, and poked when a slot comes free. The order that closes the race between "refused,
 //! now remember me" and "free, whom do I tell" is: remember first, then try once more. In the same way a worker first shows that
-//! it waits, then looks for servers at rest, or on their way and to spare, elsewhere; and one whose server comes to rest, or which has
-//! fewer to spare, first shows it, then looks who waits.
+//! it waits, then looks for servers elsewhere that rest, or are being opened and to spare; and one whose server comes to rest, or that
+//! has fewer to spare, first shows it, then looks who waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -134,11 +134,15 @@ impl From<Denied> for Limit {
 struct Face {
     /// Servers that rest there, those to be tested first included.
     resting: AtomicUsize,
-    /// Servers on their way there less the clients that wait there.
-    balance: AtomicIsize,
     /// Clients that belong to it.
     clients: AtomicUsize,
 }
+
+/// Servers less clients that wait for them: see [`PoolShare::show_balance`]. On a cache line of its own: where clients queue it is
+/// written with every query, and read only when one more connection is thought of.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Balance(AtomicIsize);
 
 /// A client that counts as belonging to a worker's shard, until dropped.
 #[derive(Debug)]
@@ -199,8 +203,8 @@ pub struct PoolShare {
     /// For each worker: when its oldest waiting client began to wait. Apart from the faces and close together, since everybody
     /// reads all of them with every query, and they hardly change while servers suffice.
     waiting: Box<[Stamp]>,
-    /// Connections on their way from one worker to another.
-    travelling: AtomicUsize,
+    /// One for each worker, and last the connections between workers.
+    balances: Box<[Balance]>,
     /// Connections being opened.
     dialing: AtomicUsize,
     attempts: Mutex<Attempts>,
@@ -235,8 +239,6 @@ pub struct Slot {
     share: Arc<PoolShare>,
     /// It still counts in the pool.
     counted: bool,
-    /// Its connection is on the way from one worker to another.
-    travels: bool,
 }
 
 impl Slot {
@@ -253,25 +255,10 @@ impl Slot {
         }
         !self.counted
     }
-
-    /// Its connection sets out for another worker.
-    pub fn depart(&mut self) {
-        if !std::mem::replace(&mut self.travels, true) {
-            self.share.travelling.fetch_add(1, SeqCst);
-        }
-    }
-
-    /// Its connection has come to another worker.
-    pub fn arrive(&mut self) {
-        if std::mem::replace(&mut self.travels, false) {
-            self.share.travelling.fetch_sub(1, SeqCst);
-        }
-    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.arrive();
         let share = &self.share;
         share.user.give_back(&share.poke);
         share.database.give_back(&share.poke);
@@ -292,6 +279,19 @@ pub struct Wish {
 impl Drop for Wish {
     fn drop(&mut self) {
         self.share.wishes.fetch_sub(1, SeqCst);
+    }
+}
+
+/// A connection between two workers, counted until dropped: when its new shard has shown that it is there, or when it is lost.
+#[derive(Debug)]
+pub struct Journey {
+    share: Arc<PoolShare>,
+}
+
+impl Drop for Journey {
+    fn drop(&mut self) {
+        self.share.between_workers().fetch_sub(1, SeqCst);
+        self.share.poke_short();
     }
 }
 
@@ -343,7 +343,6 @@ impl PoolShare {
         Slot {
             share: self.clone(),
             counted: true,
-            travels: false,
         }
     }
 
@@ -445,30 +444,56 @@ impl PoolShare {
         }
     }
 
-    /// A worker shows how many servers are on their way to its shard, less the clients that wait there. If fewer are to spare than
-    /// before, those who wait elsewhere may have counted on one: their workers are poked.
+    /// A worker shows how many servers are being opened or tested in its shard, less the clients that wait there. If fewer are to
+    /// spare than before, those who wait elsewhere may have counted on one.
     pub fn show_balance(&self, worker: WorkerId, balance: isize) {
-        let shown = &self.faces[worker].balance;
+        let shown = &self.balances[worker].0;
         let before = shown.load(SeqCst);
         if before == balance {
             return;
         }
         shown.store(balance, SeqCst);
         if balance < before && before > 0 {
-            let others = (0..self.faces.len()).filter(|other| *other != worker);
-            others
-                .filter(|other| self.is_waiting(*other))
-                .for_each(|other| (self.poke)(other));
+            self.poke_short();
         }
     }
 
-    /// Servers between the workers, and on their way to the shards of the others, less the clients that wait there. What is to spare
-    /// comes to whoever waits.
-    pub fn balance_elsewhere(&self, worker: WorkerId) -> isize {
-        let balances = self.faces.iter().map(|face| face.balance.load(SeqCst));
-        let others = balances.zip(0..).filter(|(_, other)| *other != worker);
-        let others: isize = others.map(|(balance, _)| balance).sum();
-        others + self.travelling.load(SeqCst) as isize
+    /// Over all workers: servers that are being opened or tested, or are between workers, less the clients that wait. Below zero more
+    /// connections would help; else somebody has one to spare for each who waits, and gives it away when it is there.
+    pub fn balance(&self) -> isize {
+        // Those between workers first. One that arrives meanwhile is counted twice: the end of its journey pokes whoever relied on
+        // that. One that sets out meanwhile may be missed: at worst one connection more is opened.
+        let balances = self.balances.iter().rev();
+        balances.map(|balance| balance.0.load(SeqCst)).sum()
+    }
+
+    /// A connection sets out for another worker.
+    pub fn set_out(self: &Arc<Self>) -> Journey {
+        self.between_workers().fetch_add(1, SeqCst);
+        Journey {
+            share: self.clone(),
+        }
+    }
+
+    fn between_workers(&self) -> &AtomicIsize {
+        &self.balances[self.faces.len()].0
+    }
+
+    /// Fewer servers are to spare than before: whoever counted on one looks again.
+    fn poke_short(&self) {
+        if self.balance() >= 0 {
+            return;
+        }
+        let tallies = [&self.servers, &*self.database, &*self.user];
+        // Whom a limit has refused will be poked when there is room.
+        let refused = |worker| {
+            let mut tallies = tallies.iter();
+            tallies.any(|tally| tally.remembers(worker) && tally.is_full())
+        };
+        let waiting = (0..self.faces.len()).filter(|worker| self.is_waiting(*worker));
+        waiting
+            .filter(|worker| !refused(*worker))
+            .for_each(|worker| (self.poke)(worker));
     }
 
     /// A worker shows since when somebody waits in its shard.
@@ -794,8 +819,8 @@ impl Budget {
             wishes: AtomicUsize::new(0),
             faces: (0..self.workers).map(|_| Face::default()).collect(),
             waiting: (0..self.workers).map(|_| Stamp::default()).collect(),
+            balances: (0..=self.workers).map(|_| Balance::default()).collect(),
             dialing: AtomicUsize::new(0),
-            travelling: AtomicUsize::new(0),
             attempts: Mutex::default(),
             attempts_fail: AtomicBool::new(false),
             closings: Arc::new(Turn::new(self.start)),

@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
 
 use self::dedicated::Dedicated;
-use super::budget::{Attempt, Denied, PoolShare, Slot};
+use super::budget::{Attempt, Denied, Journey, PoolShare, Slot};
 use super::core::{CoreRules, Placed, PoolCore, Reason, Wear};
 use super::lease::{Lease, Pooled};
 use super::recipe::Recipe;
@@ -50,7 +50,7 @@ pub enum PoolMail {
     /// A connection attempt has ended.
     Dialed(Box<Dialed>),
     /// A server from another worker.
-    Gift(PoolKey, Box<TravelingServer>, Slot),
+    Gift(PoolKey, Box<TravelingServer>, Slot, Journey),
     /// Another worker has waiting clients and no server: it would like one that rests.
     Ask(PoolKey, WorkerId),
     /// A limit that refused a connection has room again.
@@ -596,10 +596,12 @@ impl Shard {
 
     fn show_others(&self) {
         let (core, worker) = (self.core.borrow(), self.around.worker);
+        let (resting, balance) = (core.idle() + core.used(), core.balance());
         let waiting = core.oldest_wait().filter(|_| !core.is_paused());
-        self.share.show_resting(worker, core.idle() + core.used());
+        drop(core);
+        self.share.show_resting(worker, resting);
         self.share.show_waiting(worker, waiting);
-        self.share.show_balance(worker, core.balance());
+        self.share.show_balance(worker, balance);
     }
 }
 

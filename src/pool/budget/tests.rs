@@ -260,6 +260,7 @@ fn who_shows_first_and_looks_then_is_seen_or_sees() {
     let budget = Budget::new(2, silent());
     let share = budget.pool(&key("d", "u"), &settings(1, 0, 0));
     let (barrier, now) = (Barrier::new(2), Instant::now());
+    let mut blind = 0;
     let saw = [AtomicBool::new(false), AtomicBool::new(false)];
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -276,15 +277,67 @@ fn who_shows_first_and_looks_then_is_seen_or_sees() {
             share.show_resting(1, 1);
             saw[1].store(share.hungriest_other(1).is_some(), SeqCst);
             barrier.wait();
-            assert!(
-                saw[0].load(SeqCst) || saw[1].load(SeqCst),
-                "both saw nothing"
-            );
+            blind += usize::from(!saw[0].load(SeqCst) && !saw[1].load(SeqCst));
             share.show_resting(1, 0);
             share.show_waiting(0, None);
             barrier.wait();
         }
     });
+    assert_eq!(blind, 0, "of {ROUNDS}");
+}
+
+/// One waits and counts on what the other has to spare, which comes to nothing: it has seen that, or is poked.
+#[test]
+fn who_counts_on_a_spare_server_is_poked_when_it_is_none() {
+    const ROUNDS: usize = 4000;
+    let (budget, poked) = poked(2);
+    let share = budget.pool(&key("d", "u"), &settings(1, 0, 0));
+    let (barrier, now) = (Barrier::new(2), Instant::now());
+    let counts_on_it = AtomicBool::new(false);
+    let mut in_vain = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                barrier.wait();
+                share.show_waiting(0, Some(now));
+                share.show_balance(0, -1);
+                counts_on_it.store(share.balance() >= 0, SeqCst);
+                barrier.wait();
+                barrier.wait();
+            }
+        });
+        for round in 0..ROUNDS {
+            // Being opened there, or on its way.
+            let journey = (round % 2 == 0).then(|| share.set_out());
+            share.show_balance(1, isize::from(journey.is_none()));
+            barrier.wait();
+            drop(journey);
+            share.show_balance(1, 0);
+            barrier.wait();
+            let was_poked = !std::mem::take(&mut *poked.lock()).is_empty();
+            in_vain += usize::from(counts_on_it.load(SeqCst) && !was_poked);
+            share.show_waiting(0, None);
+            share.show_balance(0, 0);
+            barrier.wait();
+        }
+    });
+    assert_eq!(in_vain, 0, "of {ROUNDS}");
+}
+
+#[test]
+fn whom_a_limit_has_refused_is_poked_by_room_alone() {
+    let (budget, poked) = poked(2);
+    let share = budget.pool(&key("d", "u"), &settings(1, 0, 0));
+    let slot = share.try_open(1, false).expect("there is room");
+    assert_eq!(share.try_open(0, false).err(), Some(Denied::Pool));
+    share.show_waiting(0, Some(Instant::now()));
+    share.show_balance(0, -2);
+    let journey = share.set_out();
+    assert_eq!(share.balance(), -1);
+    drop(journey);
+    assert!(poked.lock().is_empty());
+    drop(slot);
+    assert_eq!(*poked.lock(), [0]);
 }
 
 #[test]

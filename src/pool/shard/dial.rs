@@ -32,7 +32,8 @@ const ABANDONED_CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 enum Try {
     /// One is under way.
     Begun,
-    /// Not before `server_login_retry` has passed, or the attempt under way has ended; or somebody else's server will come.
+    /// Not before `server_login_retry` has passed, or the attempt under way has ended; or not for us: another worker's server is to
+    /// come, or the room that is left is for others.
     NotNow,
     /// A limit is reached.
     Denied(Denied),
@@ -104,10 +105,9 @@ impl Shard {
         }
     }
 
-    /// Enough servers are on their way to other workers, or between workers, that nobody waits for there: they will come here.
+    /// Another worker has a server to spare for each who waits here, or will have: it comes, or we are poked.
     fn is_provided_for(&self) -> bool {
-        let own = self.core.borrow().balance();
-        self.around.workers > 1 && own + self.share.balance_elsewhere(self.around.worker) >= 0
+        self.around.workers > 1 && self.share.balance() >= 0
     }
 
     fn take_slot(&self, reserve: bool) -> Result<Slot, Denied> {
@@ -229,8 +229,10 @@ impl Shard {
         match result {
             Ok(fresh) => self.connected(id, epoch, slot, target, fresh, now),
             Err(error) => {
+                // First of all: whoever is poked because of what follows shall know.
+                self.share.attempt_failed(now, error.client_error());
                 drop(slot);
-                self.dial_failed(&error, now);
+                self.dial_failed(&error);
             }
         }
     }
@@ -287,12 +289,11 @@ impl Shard {
         (space.interner.borrow_mut().intern(set), reported)
     }
 
-    fn dial_failed(self: &Rc<Self>, error: &ConnectError, now: Instant) {
+    fn dial_failed(self: &Rc<Self>, error: &ConnectError) {
         self.core.borrow_mut().dial_failed();
         self.show();
-        let told = error.client_error();
-        self.share.attempt_failed(now, told.clone());
         if error.is_relayed() && !self.share.has_servers() {
+            let told = error.client_error();
             for other in (0..self.around.workers).filter(|other| *other != self.around.worker) {
                 (self.around.post)(
                     other,
@@ -301,7 +302,7 @@ impl Shard {
             }
             self.refuse_waiters(&told);
         }
-        // Other servers may help. No new connection is tried now, even where `server_login_retry` is zero.
+        // Other servers may help. No new connection is tried here now, even where `server_login_retry` is zero.
         self.test_wanted();
         self.ask();
     }

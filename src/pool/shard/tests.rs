@@ -278,7 +278,10 @@ impl House {
         let shard = |key: &PoolKey| desk.shards[key].clone();
         match mail {
             PoolMail::Dialed(dialed) => shard(&dialed.key).dialed(*dialed, now),
-            PoolMail::Gift(key, server, slot) => shard(&key).receive(*server, slot, now),
+            PoolMail::Gift(key, server, slot, journey) => {
+                shard(&key).receive(*server, slot, now);
+                drop(journey);
+            }
             PoolMail::Ask(key, other) => shard(&key).asked(other, now),
             PoolMail::Retry => desk.shards.values().for_each(|shard| shard.pump(now)),
             PoolMail::MakeRoom(key, denied, begun_by) => {

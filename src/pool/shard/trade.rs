@@ -2,7 +2,10 @@
 //! somebody waits there. Nobody is told to wait for an answer; whoever asks goes on with what else it can do.
 //!
 //! Nothing gets stuck because both sides show first and look then: a shard shows that it waits before it looks for servers at rest
-//! elsewhere ([`Shard::ask`]), and shows that a server rests before it looks for those who wait ([`Shard::pass_on`]).
+//! elsewhere ([`Shard::ask`]), and shows that a server rests before it looks for those who wait ([`Shard::pass_on`]). So it is with servers
+//! that are being opened or tested, or travel: who waits may count on them ([`PoolShare::balance`]), and is poked if they don't come.
+//!
+//! [`PoolShare::balance`]: crate::pool::budget::PoolShare::balance
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -55,14 +58,14 @@ impl Shard {
     }
 
     fn send_away(&self, other: WorkerId, pooled: Box<Pooled>) {
-        let Pooled { server, mut slot } = *pooled;
-        slot.depart();
+        let Pooled { server, slot } = *pooled;
+        let journey = self.share.set_out();
         self.drop_card(server.card.id);
         self.gauges.gave();
         match server.detach() {
             Ok(travelling) => (self.around.post)(
                 other,
-                PoolMail::Gift(self.key().clone(), Box::new(travelling), slot),
+                PoolMail::Gift(self.key().clone(), Box::new(travelling), slot, journey),
             ),
             Err(error) => {
                 tracing::warn!(who = %self.key(), %error, "lost a server between workers")
@@ -120,8 +123,7 @@ impl Shard {
     }
 
     /// A server comes from another worker.
-    pub fn receive(self: &Rc<Self>, server: TravelingServer, mut slot: Slot, now: Instant) {
-        slot.arrive();
+    pub fn receive(self: &Rc<Self>, server: TravelingServer, slot: Slot, now: Instant) {
         match server.attach(self.space()) {
             Ok(server) => {
                 self.gauges.took();

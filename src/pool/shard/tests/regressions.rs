@@ -619,3 +619,23 @@ fn who_counted_on_a_server_of_another_worker_hears_that_it_failed() {
         assert!(stays.look(), "nobody told it");
     });
 }
+
+#[test]
+fn who_counted_on_a_server_that_was_closed_on_arrival_opens_one() {
+    in_house(2, 1, async |house| {
+        let shards = house.pool(&key("d", "u"), &settings(10));
+        let now = Instant::now();
+        let mut holder = served(house, &shards[0], now).await;
+        let (mut first, mut second) = (Client::default(), Client::default());
+        first.checkout(&shards[1], now);
+        holder.give_back(now);
+        second.checkout(&shards[0], now);
+        assert_eq!(shards[0].with_core(|core| core.dialing()), 0);
+        // The one on its way, and the one being opened, are of no use any more.
+        shards[0].share().renew();
+        shards.iter().for_each(|shard| shard.renew(now));
+        house.quiet(now).await;
+        assert!(first.look() && second.look());
+        assert_eq!(shards[0].share().servers(), 2);
+    });
+}

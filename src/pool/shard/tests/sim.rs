@@ -226,6 +226,11 @@ impl Sim<'_> {
                 break;
             }
         }
+        for shards in &self.shards {
+            let balances = shards.iter().map(|shard| shard.core.borrow().balance());
+            let total: isize = balances.sum();
+            assert_eq!(shards[0].share.balance(), total, "shown and true");
+        }
         if self.paused {
             return;
         }

@@ -168,8 +168,9 @@ fn serve(prepared: Prepared, passed: Vec<OwnedFd>, readiness: Readiness) -> Resu
         let _inside = control.enter();
         Signals::install()?
     };
-    let listeners = doors::listen(&config, passed)?;
+    // The clients' doors last: whoever has connected shall not be dropped because a port for metrics is taken.
     let web = super::web::listen(&config.settings)?;
+    let listeners = doors::listen(&config, passed)?;
     log_start(&config, &listeners);
     let workers = workers(&config);
     let logins = login_threads(workers)?;

@@ -54,7 +54,7 @@ soak: build ## 500 clients while the console reloads, reconnects and pauses, and
 bench: ## the benchmark, beside PgBouncer (PGBOUNCER=... or in PATH); some minutes with BENCH=--quick, else about 40; BENCH=--help
 	@tests/needs.sh bench
 	cargo build --release --locked
-	cargo build --release --locked --manifest-path benches/Cargo.toml --target-dir $(TARGET)/bench
+	cargo build --release --locked --manifest-path benches/Cargo.toml --target-dir $(TARGET)/bench $(if $(FEATURES),--features $(FEATURES))
 	@PGWEIR_BIN=$${PGWEIR_BIN:-$(TARGET)/release/pgweir} $(TARGET)/bench/release/pgweir-bench run $(BENCH)
 
 bench-micro: ## micro-benchmarks of framing, owed replies, pool core, SCRAM and the walks over a query (MICRO=word: those with it in their name)

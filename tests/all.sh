@@ -49,7 +49,7 @@ export PGWEIR_BIN=${PGWEIR_BIN:-$TARGET_DIR/debug/pgweir}
 step drivers timeout "$DRIVERS_SECONDS_MAX" tests/drivers/run.sh
 step manifests tests/manifests.sh
 step bench-fmt cargo fmt --check --manifest-path benches/Cargo.toml
-step bench-clippy cargo clippy --locked --all-targets --manifest-path benches/Cargo.toml --target-dir "$TARGET_DIR/bench" -- -D warnings
+step bench-clippy cargo clippy --locked --all-targets --all-features --manifest-path benches/Cargo.toml --target-dir "$TARGET_DIR/bench" -- -D warnings
 step bench-test cargo test --locked --manifest-path benches/Cargo.toml --target-dir "$TARGET_DIR/bench"
 step bench-build cargo build --locked --manifest-path benches/Cargo.toml --target-dir "$TARGET_DIR/bench"
 step bench-run timeout "$BENCH_SECONDS_MAX" "$TARGET_DIR/bench/debug/pgweir-bench" run --rounds 1 --seconds 0.3 --no-calls \

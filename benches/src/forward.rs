@@ -3,6 +3,9 @@
 //!
 //! Sockets are registered once, edge-triggered. A read that does not fill the buffer has emptied the socket, so no second one follows.
 
+#[cfg(feature = "io-uring")]
+mod uring;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::process::ExitCode;
@@ -20,6 +23,10 @@ const EVENTS_MAX: usize = 1024;
 pub struct Forward {
     listen: u16,
     server: u16,
+    /// Over io_uring instead of epoll.
+    #[cfg(feature = "io-uring")]
+    #[arg(long)]
+    io_uring: bool,
 }
 
 /// Runs until it is killed.
@@ -34,6 +41,11 @@ pub fn main(forward: &Forward) -> ExitCode {
 }
 
 fn run(forward: &Forward) -> io::Result<()> {
+    #[cfg(feature = "io-uring")]
+    if forward.io_uring {
+        let listener = std::net::TcpListener::bind(loopback(forward.listen))?;
+        return uring::run(&listener, loopback(forward.server));
+    }
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(loopback(forward.listen))?;
     poll.registry()

@@ -305,7 +305,10 @@ impl Worker {
         let shard = pool_of(&mail).and_then(|key| self.shards.borrow().get(key).cloned());
         match (mail, shard) {
             (PoolMail::Dialed(dialed), Some(shard)) => shard.dialed(*dialed, now),
-            (PoolMail::Gift(_, server, slot), Some(shard)) => shard.receive(*server, slot, now),
+            (PoolMail::Gift(_, server, slot, journey), Some(shard)) => {
+                shard.receive(*server, slot, now);
+                drop(journey);
+            }
             (PoolMail::Ask(_, other), Some(shard)) => shard.asked(other, now),
             (PoolMail::LoginFailed(_, error), Some(shard)) => shard.refuse_waiters(&error),
             (PoolMail::CancelDone(_, server), Some(shard)) => shard.cancel_done(server, now),

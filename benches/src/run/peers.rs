@@ -80,6 +80,10 @@ impl Programs {
                     .collect()
             }
             Peer::Forwarder => vec![("forwarder".to_owned(), Some(Program::Forwarder))],
+            #[cfg(feature = "io-uring")]
+            Peer::UringForwarder => {
+                vec![("uring".to_owned(), Some(Program::UringForwarder))]
+            }
             Peer::Direct => vec![("direct".to_owned(), None)],
             Peer::Others => {
                 let program = |command: &String| {
@@ -133,7 +137,7 @@ impl Contender {
     /// Where its clients go: to the pooler, or to the server itself.
     pub fn target(&self, door: Door, server_port: u16) -> Target {
         let asked = matches!(door, Door::Scram | Door::ScramTls);
-        let pools = !matches!(self.program, None | Some(Program::Forwarder));
+        let pools = self.program.as_ref().is_some_and(Program::pools);
         match &self.pooler {
             Some(pooler) => Target {
                 port: pooler.port,

@@ -56,10 +56,25 @@ pub enum Program {
     },
     /// Our own forwarder, which pools nothing.
     Forwarder,
+    /// The same over io_uring.
+    #[cfg(feature = "io-uring")]
+    UringForwarder,
     /// A shell command that execs a pooler on 127.0.0.1:$BENCH_PORT for the server at 127.0.0.1:$BENCH_SERVER_PORT.
     Other {
         command: String,
     },
+}
+
+impl Program {
+    /// It has fewer connections to the server than clients.
+    pub fn pools(&self) -> bool {
+        match self {
+            Program::Pgweir { .. } | Program::PgBouncer { .. } | Program::Other { .. } => true,
+            Program::Forwarder => false,
+            #[cfg(feature = "io-uring")]
+            Program::UringForwarder => false,
+        }
+    }
 }
 
 /// What every pooler of one stage shares.
@@ -134,10 +149,11 @@ fn command(
         Program::PgBouncer { path } => {
             on_ini(name, path, &ini(door, port, &[], around), around.folder)?
         }
-        Program::Forwarder => {
-            let mut command = Command::new("setpriv");
-            command.args(["--pdeathsig", "QUIT"]).arg(this_program()?);
-            command.args(["forward", &port.to_string(), &server_port]);
+        Program::Forwarder => forwarder(port, &server_port)?,
+        #[cfg(feature = "io-uring")]
+        Program::UringForwarder => {
+            let mut command = forwarder(port, &server_port)?;
+            command.arg("--io-uring");
             command
         }
         Program::Other { command } => {
@@ -150,6 +166,13 @@ fn command(
             shell
         }
     })
+}
+
+fn forwarder(port: u16, server_port: &str) -> Result<Command> {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "QUIT"]).arg(this_program()?);
+    command.args(["forward", &port.to_string(), server_port]);
+    Ok(command)
 }
 
 /// This very program, for what it runs as a process of its own.

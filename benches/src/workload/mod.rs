@@ -62,6 +62,9 @@ pub enum Peer {
     PgweirScraped,
     PgBouncer,
     Forwarder,
+    /// The forwarder over io_uring.
+    #[cfg(feature = "io-uring")]
+    UringForwarder,
     /// No pooler.
     Direct,
     /// All that were given by --other.

@@ -7,8 +7,23 @@ use super::pgbench::{Script, Shape};
 use super::{Peer, Workload};
 use crate::stage::pooler::Door::{self, Scram, ScramTls, Trust, TrustTls};
 
-const POOLERS: &[Peer] = &[Pgweir, PgBouncer, Forwarder, Others];
-const AND_DIRECT: &[Peer] = &[Pgweir, PgBouncer, Forwarder, Direct, Others];
+const POOLERS: &[Peer] = &[
+    Pgweir,
+    PgBouncer,
+    Forwarder,
+    #[cfg(feature = "io-uring")]
+    Peer::UringForwarder,
+    Others,
+];
+const AND_DIRECT: &[Peer] = &[
+    Pgweir,
+    PgBouncer,
+    Forwarder,
+    #[cfg(feature = "io-uring")]
+    Peer::UringForwarder,
+    Direct,
+    Others,
+];
 const BOTH: &[Peer] = &[Pgweir, PgBouncer];
 const BOTH_AND_DIRECT: &[Peer] = &[Pgweir, PgBouncer, Direct];
 const FAIR: &[Peer] = &[PgweirWorkers(2), PgBouncer];

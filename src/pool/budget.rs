@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::turn::Turn;
+use super::turn::{Turn, moment, stamp};
 use crate::auth::{Secret, User};
 use crate::config::PoolSettings;
 use crate::error::ClientError;
@@ -163,7 +163,7 @@ struct Attempts {
     failed: Option<(Instant, ClientError)>,
 }
 
-/// A moment in µs since [`Budget::start`], plus one; zero is none.
+/// A moment's [`stamp`] since [`Budget::start`]; zero is none.
 #[derive(Debug, Default)]
 struct Stamp(AtomicU64);
 
@@ -498,15 +498,7 @@ impl PoolShare {
 
     /// A worker shows since when somebody waits in its shard.
     pub fn show_waiting(&self, worker: WorkerId, since: Option<Instant>) {
-        self.waiting[worker].show(since.map_or(0, |since| self.stamp(since)));
-    }
-
-    fn stamp(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.start).as_micros() as u64 + 1
-    }
-
-    fn moment(&self, stamp: u64) -> Option<Instant> {
-        Some(self.start + Duration::from_micros(stamp.checked_sub(1)?))
+        self.waiting[worker].show(since.map_or(0, |since| stamp(self.start, since)));
     }
 
     /// Counts a client as belonging to the worker that has fewest of this pool.
@@ -533,7 +525,7 @@ impl PoolShare {
         let stamps = self.waiting.iter().map(Stamp::get).zip(0..);
         let others = stamps.filter(|(stamp, other)| *stamp != 0 && *other != worker);
         let (stamp, other) = others.min()?;
-        Some((other, self.moment(stamp)?))
+        Some((other, moment(self.start, stamp)?))
     }
 
     /// True if a client waits on that worker.
@@ -556,12 +548,12 @@ impl PoolShare {
             self.unused_since.show(0);
             return None;
         }
-        let stamp = self.stamp(now);
+        let now_stamp = stamp(self.start, now);
         let known = self
             .unused_since
             .0
-            .compare_exchange(0, stamp, SeqCst, SeqCst);
-        let since = self.moment(known.err().unwrap_or(stamp))?;
+            .compare_exchange(0, now_stamp, SeqCst, SeqCst);
+        let since = moment(self.start, known.err().unwrap_or(now_stamp))?;
         Some(now.saturating_duration_since(since))
     }
 

@@ -1,18 +1,29 @@
-//! Whose turn it is: what the workers together do once at a time, with a pause in between.
+//! Moments that workers share without a lock; and whose turn it is: what they together do once at a time, with a pause in between.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+
+/// A moment as a number for an atomic: nanoseconds since `start`, plus one; zero is left for none. What was before `start` counts as
+/// `start`.
+pub fn stamp(start: Instant, at: Instant) -> u64 {
+    at.saturating_duration_since(start).as_nanos() as u64 + 1
+}
+
+/// The moment that a [`stamp`] stands for; `None` for zero.
+pub fn moment(start: Instant, stamp: u64) -> Option<Instant> {
+    Some(start + Duration::from_nanos(stamp.checked_sub(1)?))
+}
 
 /// Taken by one of many at a time. Whoever has taken it need not give it back: it comes free when time has passed.
 #[derive(Debug)]
 pub struct Turn {
     start: Instant,
-    /// When it was last taken: nanoseconds since `start`, plus one; zero is never.
+    /// The [`stamp`] of when it was last taken; zero is never.
     taken: AtomicU64,
 }
 
 impl Turn {
-    /// Nobody has taken it yet. Moments before `start` count as `start`.
+    /// Nobody has taken it yet.
     pub fn new(start: Instant) -> Turn {
         Turn {
             start,
@@ -22,18 +33,14 @@ impl Turn {
 
     /// Nobody has taken it for as long as `pause`.
     pub fn is_free(&self, now: Instant, pause: Duration) -> bool {
-        is_over(self.taken.load(SeqCst), self.stamp(now), pause)
+        is_over(self.taken.load(SeqCst), stamp(self.start, now), pause)
     }
 
     /// Takes it, if it is free. Of several who try at the same time one succeeds, unless there is no pause.
     pub fn take(&self, now: Instant, pause: Duration) -> bool {
-        let now = self.stamp(now);
+        let now = stamp(self.start, now);
         let take = |last| is_over(last, now, pause).then_some(now.max(last));
         self.taken.fetch_update(SeqCst, SeqCst, take).is_ok()
-    }
-
-    fn stamp(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.start).as_nanos() as u64 + 1
     }
 }
 
@@ -46,6 +53,15 @@ mod tests {
     use super::*;
 
     const PAUSE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_stamp_stands_for_its_moment() {
+        let start = Instant::now();
+        let later = start + Duration::from_nanos(1_234_567_891);
+        assert_eq!(moment(start, stamp(start, later)), Some(later));
+        assert_eq!(moment(later, stamp(later, start)), Some(later));
+        assert_eq!((stamp(start, start), moment(start, 0)), (1, None));
+    }
 
     #[test]
     fn it_comes_free_when_the_pause_is_over() {

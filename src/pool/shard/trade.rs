@@ -114,7 +114,6 @@ impl Shard {
     /// The client elsewhere gets the server when the test is over.
     fn test_for_others(self: &Rc<Self>) -> bool {
         let untested = self.core.borrow_mut().lend_for_test();
-        self.show();
         let found = untested.is_some();
         if let Some(pooled) = untested {
             self.test(pooled);

@@ -90,11 +90,7 @@ impl Tally {
     }
 
     fn wake_hungry(&self, poke: &Poke) {
-        let mut hungry = self.hungry.swap(0, SeqCst);
-        while hungry != 0 {
-            poke(hungry.trailing_zeros() as WorkerId);
-            hungry &= hungry - 1;
-        }
+        poke_all(self.hungry.swap(0, SeqCst), poke);
     }
 
     fn remember(&self, worker: WorkerId) {
@@ -103,6 +99,14 @@ impl Tally {
 
     fn remembers(&self, worker: WorkerId) -> bool {
         self.hungry.load(SeqCst) & (1 << worker) != 0
+    }
+}
+
+/// Pokes the workers that have a bit.
+fn poke_all(mut workers: u64, poke: &Poke) {
+    while workers != 0 {
+        poke(workers.trailing_zeros() as WorkerId);
+        workers &= workers - 1;
     }
 }
 
@@ -205,6 +209,8 @@ pub struct PoolShare {
     waiting: Box<[Stamp]>,
     /// One for each worker, and last the connections between workers.
     balances: Box<[Balance]>,
+    /// A bit for each worker that counts on a server that others have to spare.
+    counting: AtomicU64,
     /// Connections being opened.
     dialing: AtomicUsize,
     attempts: Mutex<Attempts>,
@@ -291,7 +297,7 @@ pub struct Journey {
 impl Drop for Journey {
     fn drop(&mut self) {
         self.share.between_workers().fetch_sub(1, SeqCst);
-        self.share.poke_short();
+        self.share.poke_counting();
     }
 }
 
@@ -444,8 +450,7 @@ impl PoolShare {
         }
     }
 
-    /// A worker shows how many servers are being opened or tested in its shard, less the clients that wait there. If fewer are to
-    /// spare than before, those who wait elsewhere may have counted on one.
+    /// A worker shows how many servers are being opened or tested in its shard, less the clients that wait there.
     pub fn show_balance(&self, worker: WorkerId, balance: isize) {
         let shown = &self.balances[worker].0;
         let before = shown.load(SeqCst);
@@ -454,15 +459,15 @@ impl PoolShare {
         }
         shown.store(balance, SeqCst);
         if balance < before && before > 0 {
-            self.poke_short();
+            self.poke_counting();
         }
     }
 
     /// Over all workers: servers that are being opened or tested, or are between workers, less the clients that wait. Below zero more
     /// connections would help; else somebody has one to spare for each who waits, and gives it away when it is there.
     pub fn balance(&self) -> isize {
-        // Those between workers first. One that arrives meanwhile is counted twice: the end of its journey pokes whoever relied on
-        // that. One that sets out meanwhile may be missed: at worst one connection more is opened.
+        // Those between workers first. One that sets out or arrives meanwhile may be counted twice: whose balance was above zero
+        // without it, and the end of its journey, poke those who relied on that. Or it is missed, and one connection more is opened.
         let balances = self.balances.iter().rev();
         balances.map(|balance| balance.0.load(SeqCst)).sum()
     }
@@ -479,21 +484,21 @@ impl PoolShare {
         &self.balances[self.faces.len()].0
     }
 
-    /// Fewer servers are to spare than before: whoever counted on one looks again.
-    fn poke_short(&self) {
-        if self.balance() >= 0 {
-            return;
+    /// The other workers have, or soon will have, a server to spare for each client that waits on this one: it need not open any, and
+    /// is poked if one does not come.
+    pub fn provides_for(&self, worker: WorkerId) -> bool {
+        if self.balance() < 0 {
+            return false;
         }
-        let tallies = [&self.servers, &*self.database, &*self.user];
-        // Whom a limit has refused will be poked when there is room.
-        let refused = |worker| {
-            let mut tallies = tallies.iter();
-            tallies.any(|tally| tally.remembers(worker) && tally.is_full())
-        };
-        let waiting = (0..self.faces.len()).filter(|worker| self.is_waiting(*worker));
-        waiting
-            .filter(|worker| !refused(*worker))
-            .for_each(|worker| (self.poke)(worker));
+        self.counting.fetch_or(1 << worker, SeqCst);
+        self.balance() >= 0
+    }
+
+    /// Fewer servers are to spare than before: if that is too few, those who counted on one look again.
+    fn poke_counting(&self) {
+        if self.counting.load(SeqCst) != 0 && self.balance() < 0 {
+            poke_all(self.counting.swap(0, SeqCst), &self.poke);
+        }
     }
 
     /// A worker shows since when somebody waits in its shard.
@@ -812,6 +817,7 @@ impl Budget {
             faces: (0..self.workers).map(|_| Face::default()).collect(),
             waiting: (0..self.workers).map(|_| Stamp::default()).collect(),
             balances: (0..=self.workers).map(|_| Balance::default()).collect(),
+            counting: AtomicU64::new(0),
             dialing: AtomicUsize::new(0),
             attempts: Mutex::default(),
             attempts_fail: AtomicBool::new(false),

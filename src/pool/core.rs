@@ -375,7 +375,7 @@ impl<S: Member, W: PartialEq> PoolCore<S, W> {
         wear == Wear::Worn && self.rules.checks && self.rules.check_delay.is_zero()
     }
 
-    /// How many more connections would help: waiting clients for whom nothing is under way yet.
+    /// How many more connections would help, as far as this shard knows: waiting clients for whom nothing is under way here yet.
     pub fn wanted(&self) -> usize {
         self.balance().min(0).unsigned_abs()
     }

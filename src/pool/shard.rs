@@ -53,7 +53,7 @@ pub enum PoolMail {
     Gift(PoolKey, Box<TravelingServer>, Slot, Journey),
     /// Another worker has waiting clients and no server: it would like one that rests.
     Ask(PoolKey, WorkerId),
-    /// A limit that refused a connection has room again.
+    /// Look after those who wait: a limit has room again, connecting has succeeded, or a server that was counted on does not come.
     Retry,
     /// A connection was refused because of this limit: close a resting server that counts against it. Begun by this worker.
     MakeRoom(PoolKey, Denied, WorkerId),

@@ -306,8 +306,7 @@ impl Worker {
         match (mail, shard) {
             (PoolMail::Dialed(dialed), Some(shard)) => shard.dialed(*dialed, now),
             (PoolMail::Gift(_, server, slot, journey), Some(shard)) => {
-                shard.receive(*server, slot, now);
-                drop(journey);
+                shard.receive(*server, slot, journey, now);
             }
             (PoolMail::Ask(_, other), Some(shard)) => shard.asked(other, now),
             (PoolMail::LoginFailed(_, error), Some(shard)) => shard.refuse_waiters(&error),

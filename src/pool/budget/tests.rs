@@ -294,14 +294,14 @@ fn who_counts_on_a_spare_server_is_poked_when_it_is_none() {
     let share = budget.pool(&key("d", "u"), &settings(1, 0, 0));
     let (barrier, now) = (Barrier::new(2), Instant::now());
     let counts_on_it = AtomicBool::new(false);
-    let mut in_vain = 0;
+    let (mut counted, mut in_vain) = (0, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..ROUNDS {
                 barrier.wait();
                 share.show_waiting(0, Some(now));
                 share.show_balance(0, -1);
-                counts_on_it.store(share.balance() >= 0, SeqCst);
+                counts_on_it.store(share.provides_for(0), SeqCst);
                 barrier.wait();
                 barrier.wait();
             }
@@ -315,29 +315,45 @@ fn who_counts_on_a_spare_server_is_poked_when_it_is_none() {
             share.show_balance(1, 0);
             barrier.wait();
             let was_poked = !std::mem::take(&mut *poked.lock()).is_empty();
-            in_vain += usize::from(counts_on_it.load(SeqCst) && !was_poked);
+            let counts = counts_on_it.load(SeqCst);
+            counted += usize::from(counts);
+            in_vain += usize::from(counts && !was_poked);
             share.show_waiting(0, None);
             share.show_balance(0, 0);
             barrier.wait();
         }
     });
-    assert_eq!(in_vain, 0, "of {ROUNDS}");
+    assert_eq!(in_vain, 0, "of {counted}");
+    assert!(counted > 0, "it never came to that");
 }
 
 #[test]
-fn whom_a_limit_has_refused_is_poked_by_room_alone() {
-    let (budget, poked) = poked(2);
+fn only_who_counted_on_a_server_is_poked_and_only_if_it_is_missed() {
+    let (budget, poked) = poked(3);
     let share = budget.pool(&key("d", "u"), &settings(1, 0, 0));
-    let slot = share.try_open(1, false).expect("there is room");
-    assert_eq!(share.try_open(0, false).err(), Some(Denied::Pool));
-    share.show_waiting(0, Some(Instant::now()));
-    share.show_balance(0, -2);
+    let taken = || -> Vec<WorkerId> { std::mem::take(&mut *poked.lock()) };
+    // What worker 2 waits for, nobody has.
+    share.show_balance(2, -1);
+    assert!(!share.provides_for(2));
+    share.show_balance(2, 0);
+    share.show_balance(0, 2);
+    share.show_balance(1, -1);
+    assert!(share.provides_for(1));
+    // One goes from worker 0 to worker 1, and arrives.
     let journey = share.set_out();
-    assert_eq!(share.balance(), -1);
+    share.show_balance(0, 1);
+    share.show_balance(1, 0);
     drop(journey);
-    assert!(poked.lock().is_empty());
-    drop(slot);
-    assert_eq!(*poked.lock(), [0]);
+    assert_eq!((share.balance(), taken()), (1, vec![]));
+    // The other sets out and gets lost.
+    share.show_balance(1, -1);
+    let journey = share.set_out();
+    share.show_balance(0, 0);
+    assert_eq!((share.balance(), taken()), (0, vec![]));
+    drop(journey);
+    assert_eq!((share.balance(), taken()), (-1, vec![1]));
+    drop(share.set_out());
+    assert!(taken().is_empty(), "once is enough");
 }
 
 #[test]

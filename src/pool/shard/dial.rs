@@ -105,9 +105,9 @@ impl Shard {
         }
     }
 
-    /// Another worker has a server to spare for each who waits here, or will have: it comes, or we are poked.
+    /// Others have servers to spare for all who wait here.
     fn is_provided_for(&self) -> bool {
-        self.around.workers > 1 && self.share.balance() >= 0
+        self.around.workers > 1 && self.share.provides_for(self.around.worker)
     }
 
     fn take_slot(&self, reserve: bool) -> Result<Slot, Denied> {

@@ -279,8 +279,7 @@ impl House {
         match mail {
             PoolMail::Dialed(dialed) => shard(&dialed.key).dialed(*dialed, now),
             PoolMail::Gift(key, server, slot, journey) => {
-                shard(&key).receive(*server, slot, now);
-                drop(journey);
+                shard(&key).receive(*server, slot, journey, now);
             }
             PoolMail::Ask(key, other) => shard(&key).asked(other, now),
             PoolMail::Retry => desk.shards.values().for_each(|shard| shard.pump(now)),

@@ -2,16 +2,17 @@
 //! somebody waits there. Nobody is told to wait for an answer; whoever asks goes on with what else it can do.
 //!
 //! Nothing gets stuck because both sides show first and look then: a shard shows that it waits before it looks for servers at rest
-//! elsewhere ([`Shard::ask`]), and shows that a server rests before it looks for those who wait ([`Shard::pass_on`]). So it is with servers
-//! that are being opened or tested, or travel: who waits may count on them ([`PoolShare::balance`]), and is poked if they don't come.
+//! elsewhere ([`Shard::ask`]), and shows that a server rests before it looks for those who wait ([`Shard::pass_on`]). So it is with
+//! servers that are being opened or tested, or travel: who waits may count on them ([`PoolShare::provides_for`]), and is poked if they
+//! don't come.
 //!
-//! [`PoolShare::balance`]: crate::pool::budget::PoolShare::balance
+//! [`PoolShare::provides_for`]: crate::pool::budget::PoolShare::provides_for
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{DEAD, PoolMail, Shard, Way};
-use crate::pool::budget::Slot;
+use crate::pool::budget::{Journey, Slot};
 use crate::pool::core::Wear;
 use crate::pool::lease::Pooled;
 use crate::server::conn::TravelingServer;
@@ -122,7 +123,13 @@ impl Shard {
     }
 
     /// A server comes from another worker.
-    pub fn receive(self: &Rc<Self>, server: TravelingServer, slot: Slot, now: Instant) {
+    pub fn receive(
+        self: &Rc<Self>,
+        server: TravelingServer,
+        slot: Slot,
+        journey: Journey,
+        now: Instant,
+    ) {
         match server.attach(self.space()) {
             Ok(server) => {
                 self.gauges.took();
@@ -131,6 +138,7 @@ impl Shard {
             }
             Err(_) => drop(slot),
         }
+        drop(journey); // now that it has been shown where the server is
         if self.core.borrow().waiting() > 0 {
             self.pump(now);
         }

@@ -283,7 +283,7 @@ fn who_shows_first_and_looks_then_is_seen_or_sees() {
             barrier.wait();
         }
     });
-    assert_eq!(blind, 0, "of {ROUNDS}");
+    assert_eq!(blind, 0, "both saw nothing");
 }
 
 /// One waits and counts on what the other has to spare, which comes to nothing: it has seen that, or is poked.
